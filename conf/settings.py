@@ -1,0 +1,235 @@
+"""Every setting of Quarry, typed and frozen: what a profile in `conf/*.yaml` loads into.
+
+Sections follow the stages of a cycle. A function takes the smallest section it needs, never the whole.
+Fields carry their unit, range and meaning in `description`; `quarry settings` prints them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Positive = Annotated[int, Field(ge=1)]
+QueryName = str
+
+
+class Section(BaseModel):
+    """A frozen group of settings; unknown keys fail."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SparkSettings(Section):
+    """How a session is built when Quarry builds it; under spark-submit the cluster's own settings win."""
+
+    master: str | None = Field(
+        None, description="Spark master; none: the submitter's, or local[*] without one"
+    )
+    driver_memory: str | None = Field(None, description="driver heap, e.g. 2g; none: Spark's default")
+    shuffle_partitions: Positive | None = Field(None, description="tasks per shuffle; none: Spark's default")
+    snapshot_partitions: Positive | None = Field(
+        None,
+        description="tasks per Delta log replay; none: Delta's default (50), right for large tables only",
+    )
+    jars_dir: str | None = Field(None, description="folder of Delta jars for machines without Maven Central")
+    conf: dict[str, str] = Field(default_factory=dict, description="further Spark settings, key: value")
+
+
+class LakeSettings(Section):
+    """Where the images are and how they are named."""
+
+    uri: str | None = Field(None, description="root folder of the images (path, s3://, gs://, hdfs://)")
+    listing: str | None = Field(
+        None, description="Parquet or CSV with a column `uri` instead of a walk (s3 inventories, 10^7 files)"
+    )
+    dataset: str = Field("default", description="dataset name where the layout has no dataset= folder")
+    extensions: tuple[str, ...] = Field(
+        ("jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff"), description="file endings that are images"
+    )
+    image_id: Literal["uri", "path"] = Field(
+        "uri", description="hash of the full URI, or of the path below `uri` (same ids when the lake moves)"
+    )
+    sequence_pattern: str | None = Field(
+        None, description="regular expression on the path with groups `sequence` and `frame`, for videos"
+    )
+    labels: str | None = Field(None, description="COCO JSON file or folder of them, imported by a cycle")
+    labels_split: Literal["train", "eval"] = Field(
+        "eval", description="eval: held-out truth to measure with; train: labels that were trained on"
+    )
+    max_pixels: Positive = Field(200_000_000, description="larger images go to quarantine (pixels)")
+
+    @field_validator("sequence_pattern")
+    @classmethod
+    def _names_sequence_and_frame(cls, pattern: str | None) -> str | None:
+        try:
+            groups = re.compile(pattern).groupindex if pattern is not None else ("sequence", "frame")
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        if not {"sequence", "frame"} <= set(groups):
+            raise ValueError("expected the groups (?P<sequence>...) and (?P<frame>...)")
+        return pattern
+
+
+class DetectorSettings(Section):
+    """Which detector runs, and the adapter settings that are part of a model's identity."""
+
+    name: str = Field("street", description="name people know the model by")
+    weights: str = Field(
+        "sample", description="`sample`, a checkpoint file or URI, or a torchvision weights name"
+    )
+    architecture: str | None = Field(
+        None, description="torchvision builder (fasterrcnn_resnet50_fpn, ...); none: as the checkpoint says"
+    )
+    classes: tuple[str, ...] | None = Field(None, description="expected class names; none: the checkpoint's")
+    eta0: Probability = Field(0.05, description="collection threshold: detections below are not kept")
+    detections_per_image: Positive = Field(
+        300, description="most detections kept per image, by falling score"
+    )
+    nms_iou: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.5, description="class-wise NMS threshold (IoU)"
+    )
+    min_size: Positive | None = Field(
+        None, description="shorter side fed to the model (px); none: the model's"
+    )
+    max_size: Positive | None = Field(
+        None, description="longer side fed to the model (px); none: the model's"
+    )
+    keep_logits: bool = Field(True, description="store the class logits of every kept box")
+
+
+class DetectSettings(Section):
+    """How the detector is run; none of these change what is detected."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one")
+    batch_size: Positive = Field(8, description="images per forward pass")
+    threads: Positive = Field(1, description="CPU threads per worker process")
+    images_per_task: Positive = Field(64, description="images per Spark task: progress and retry grain")
+
+
+class ScoreSettings(Section):
+    """Hardness: queries, thresholds and estimator (methods: score sampling, Algorithm 1)."""
+
+    eta: Probability = Field(0.5, description="confirmation threshold: detections at or above count as found")
+    iou_threshold: Annotated[float, Field(gt=0.0, le=1.0)] = Field(0.5, description="match threshold (IoU)")
+    matcher: Literal["coco", "hungarian"] = Field("coco", description="how detections meet ground truth")
+    estimator: Literal["exact", "monte_carlo"] = Field("exact", description="closed form, or Algorithm 1")
+    samples: Positive = Field(10, description="Monte Carlo samples per image")
+    queries: tuple[QueryName, ...] = Field(
+        tuple(f"{q}_{e}" for q in ("total", "pixel_adj", "occ_aware") for e in ("fp", "fn", "false")),
+        description="hardness queries",
+    )
+    baselines: tuple[str, ...] = Field(
+        ("entropy", "dempster_shafer", "max_uncertainty"), description="query-free uncertainties to compare"
+    )
+    classes: tuple[str, ...] | None = Field(None, description="only these classes count; none: all")
+    max_component: Annotated[int, Field(ge=1, le=16)] = Field(
+        12, description="overlapping detections enumerated exactly; larger groups are sampled"
+    )
+
+
+class EvaluateSettings(Section):
+    """Ranking quality against ground truth."""
+
+    hard_fractions: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...] = Field(
+        (0.05, 0.10, 0.25, 0.50), description="share of images called hard, for AUROC"
+    )
+    calibration_bins: Positive = Field(15, description="bins of the reliability diagram")
+    max_images: Positive = Field(1_000_000, description="labeled images one query is ranked over in one task")
+    max_ap_images: Positive = Field(20_000, description="images average precision is computed on")
+
+
+class AcquireSettings(Section):
+    """Which images go to labeling."""
+
+    query: str = Field("pixel_adj_false", description="rank by this query's hardness")
+    budget_images: Positive = Field(50, description="images per strategy and cycle")
+    control: bool = Field(True, description="also draw a random control of the same size")
+
+
+class ExportSettings(Section):
+    """What labeling tools receive."""
+
+    formats: tuple[Literal["coco", "label_studio"], ...] = Field(
+        ("coco", "label_studio"), description="manifest formats"
+    )
+    folder: str | None = Field(None, description="where manifests go; none: <root>/exports")
+    pre_annotate_above: Probability = Field(0.5, description="send detections at or above as pre-annotations")
+    uri_prefix: str | None = Field(None, description="replace the lake's root by this prefix in image URIs")
+
+
+class ReportSettings(Section):
+    """What one report shows."""
+
+    path: str | None = Field(None, description="HTML file to write; none: <root>/reports/<cycle>.html")
+    hardest: Positive = Field(6, description="pictures of the hardest images per query")
+    easiest: Positive = Field(3, description="pictures of the easiest images per query")
+    thumbnail_px: Annotated[int, Field(ge=64, le=2048)] = Field(448, description="width of a picture (px)")
+
+
+class TrainSettings(Section):
+    """How a detector is trained from COCO annotations."""
+
+    architecture: Literal["small_fasterrcnn", "small_retinanet"] = Field(
+        "small_fasterrcnn", description="torchvision detector on the small backbone"
+    )
+    epochs: Positive = Field(24, description="passes over the training images")
+    batch_size: Positive = Field(8, description="images per step")
+    learning_rate: Annotated[float, Field(gt=0.0)] = Field(2e-3, description="peak of the one-cycle schedule")
+    weight_decay: Annotated[float, Field(ge=0.0)] = Field(1e-4, description="AdamW weight decay")
+    min_size: Positive = Field(288, description="shorter side fed to the model (px)")
+    max_size: Positive = Field(512, description="longer side fed to the model (px)")
+    validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.1, description="share of images (whole sequences together) held out for AP"
+    )
+    threads: Positive | None = Field(None, description="CPU threads; none: all cores")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one")
+
+
+class SampleLakeSettings(Section):
+    """The procedural street lake."""
+
+    images: Annotated[int, Field(ge=1, le=10_000_000)] = Field(640, description="image files in the lake")
+    seed: int = Field(2026, description="another seed, another lake")
+    corrupt_fraction: Probability = Field(0.01, description="files damaged on purpose")
+    unseen_fraction: Annotated[float, Field(ge=0.0, le=0.33)] = Field(
+        0.2, description="share of drives in the unseen domain `harbor`"
+    )
+    frames_per_sequence: Positive = Field(20, description="frames of one video")
+    frames_per_second: Annotated[float, Field(gt=0.0)] = Field(5.0, description="frame rate of a video (Hz)")
+
+
+class Settings(Section):
+    """All sections: what a profile, `--set` and the flags resolve to."""
+
+    root: str | None = Field(None, description="where the tables live (path or URI)")
+    seed: int = Field(0, description="seed of samples, ties and controls")
+    spark: SparkSettings = SparkSettings()
+    lake: LakeSettings = LakeSettings()
+    sample_lake: SampleLakeSettings = SampleLakeSettings()
+    detector: DetectorSettings = DetectorSettings()
+    detect: DetectSettings = DetectSettings()
+    train: TrainSettings = TrainSettings()
+    score: ScoreSettings = ScoreSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    acquire: AcquireSettings = AcquireSettings()
+    export: ExportSettings = ExportSettings()
+    report: ReportSettings = ReportSettings()
+
+
+def settings_hash(*sections: BaseModel | int | str) -> str:
+    """A stable identity of settings: equal values give equal hashes on every machine.
+
+    Args:
+        *sections: Sections or plain values, in an order the caller keeps.
+
+    Returns:
+        16 hexadecimal characters of SHA-256 over the canonical JSON of all values.
+    """
+    values = [s.model_dump(mode="json") if isinstance(s, BaseModel) else s for s in sections]
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]

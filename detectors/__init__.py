@@ -1,0 +1,1 @@
+"""Torch models: build, load, predict, checkpoints, the training loop and average precision."""

@@ -1,0 +1,106 @@
+"""One image's detections as aligned arrays: the contract between models and everything above them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from conf.errors import QuarryError
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Detections of one image, row i of every array is detection i, by falling score.
+
+    Attributes:
+        boxes_xyxy: (n, 4) float32, px of the original image, x2 > x1 and y2 > y1.
+        scores: (n,) float32 in [0, 1].
+        labels: (n,) int64, 1..K; label i is class i - 1.
+        logits: Class logits of the kept box, float32: (n, K + 1) with background first for a softmax head,
+            (n, K) for a sigmoid head; none when not kept.
+        features: (n, D) float32, what the last shared layer of the box head says of the box; none when the
+            model has no such layer or it was not asked for.
+
+    Raises:
+        QuarryError: Shapes or types do not fit together, a box is empty, or a value is not finite.
+    """
+
+    boxes_xyxy: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    logits: NDArray[np.float32] | None = None
+    features: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.boxes_xyxy)
+        _require_array("boxes_xyxy", self.boxes_xyxy, (n, 4), np.float32)
+        _require_array("scores", self.scores, (n,), np.float32)
+        _require_array("labels", self.labels, (n,), np.int64)
+        for name, values in (("logits", self.logits), ("features", self.features)):
+            if values is not None:
+                _require_array(name, values, (n, values.shape[-1]), np.float32)
+        if np.any(self.boxes_xyxy[:, 2:] <= self.boxes_xyxy[:, :2]):
+            raise QuarryError("detections: a box has no area; expected x2 > x1 and y2 > y1")
+        if np.any((self.scores < 0) | (self.scores > 1)):
+            raise QuarryError("detections: a score is outside [0, 1]")
+        if np.any(self.labels < 1):
+            raise QuarryError("detections: a label is below 1; 0 is background")
+
+    def __len__(self) -> int:
+        return len(self.boxes_xyxy)
+
+
+def _require_array(name: str, values: NDArray[np.generic], shape: tuple[int, ...], dtype: type) -> None:
+    if values.shape != shape or values.dtype != dtype:
+        raise QuarryError(
+            f"detections: {name} expected shape {shape} of {np.dtype(dtype)}, "
+            f"got {values.shape} of {values.dtype}"
+        )
+    if not np.isfinite(values).all():
+        raise QuarryError(f"detections: {name} holds a value that is not finite")
+
+
+def detections_in_original_px(
+    boxes_xyxy: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    logits: Tensor,
+    features: Tensor | None,
+    *,
+    input_hw: tuple[int, int],
+    original_hw: tuple[int, int],
+) -> Detections:
+    """Detections with boxes mapped from the model's input to the original image and clipped to it.
+
+    Args:
+        boxes_xyxy: (n, 4) float, px of the resized image.
+        scores: (n,) float in [0, 1].
+        labels: (n,) int64, 1..K.
+        logits: (n, C) float, of the kept boxes.
+        features: (n, D) float, or none.
+        input_hw: Height and width (px) of the resized image, without padding.
+        original_hw: Height and width (px) of the image as it came.
+
+    Returns:
+        The detections on the CPU in the same order; boxes that lost their area to clipping are left out.
+    """
+    scale_y, scale_x = (original / resized for original, resized in zip(original_hw, input_hw, strict=True))
+    boxes = boxes_xyxy * boxes_xyxy.new_tensor([scale_x, scale_y, scale_x, scale_y])
+    boxes[:, 0::2].clamp_(0, original_hw[1])
+    boxes[:, 1::2].clamp_(0, original_hw[0])
+    kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    return Detections(
+        boxes_xyxy=_float32(boxes[kept]),
+        scores=_float32(scores[kept]),
+        labels=labels[kept].cpu().numpy(),
+        logits=_float32(logits[kept]),
+        features=None if features is None else _float32(features[kept]),
+    )
+
+
+def _float32(values: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = values.float().cpu().numpy()
+    return array

@@ -1,0 +1,47 @@
+"""Runs a detector over the images."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from conf.settings import Settings
+from jobs.command import Job
+from pipelines.detect import detect, known_detector
+from pipelines.run import Run
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--weights", metavar="FILE", help="checkpoint or weights name (setting detector.weights)"
+    )
+    parser.add_argument(
+        "--name", metavar="NAME", help="name people know the model by (setting detector.name)"
+    )
+
+
+def _overrides(args: argparse.Namespace) -> list[str]:
+    given = {"weights": args.weights, "name": args.name}
+    return [f"detector.{key}={value!r}" for key, value in given.items() if value is not None]
+
+
+def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
+    card = known_detector(settings.detector)
+    counts = detect(run, card, settings.detector, settings.detect, settings.lake.max_pixels)
+    run.tell(
+        f"{counts['detected']:,} images detected, {counts['boxes']:,} boxes, "
+        f"{counts['quarantined']:,} quarantined"
+    )
+
+
+JOB = Job(
+    name="detect",
+    summary="Runs a detector over the images it has not seen; images that cannot be read go to quarantine.",
+    example="quarry detect --root tables --weights my_model.pt --name night-v2",
+    work=_work,
+    flags=_flags,
+    overrides=_overrides,
+)
+
+if __name__ == "__main__":
+    sys.exit(JOB.main())

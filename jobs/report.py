@@ -1,0 +1,41 @@
+"""Writes the HTML report of a cycle."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from conf.settings import Settings
+from jobs.command import Job, add_cycle_flag, add_model_flag
+from pipelines.cycle import require_cycle_name
+from pipelines.models import model_named
+from pipelines.report import write_report
+from pipelines.run import Run
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", metavar="FILE", help="HTML file (setting report.path)")
+    add_cycle_flag(parser)
+    add_model_flag(parser)
+
+
+def _overrides(args: argparse.Namespace) -> list[str]:
+    return [] if args.output is None else [f"report.path={args.output!r}"]
+
+
+def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
+    require_cycle_name(args.cycle)
+    run.tell(write_report(run, args.cycle, model_named(run, args.model), settings))
+
+
+JOB = Job(
+    name="report",
+    summary="Writes one self-contained HTML page: hardest images, curves, tables, selection, quarantine.",
+    example="quarry report --root tables --output report.html",
+    work=_work,
+    flags=_flags,
+    overrides=_overrides,
+)
+
+if __name__ == "__main__":
+    sys.exit(JOB.main())

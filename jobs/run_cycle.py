@@ -1,0 +1,73 @@
+"""Runs a whole cycle, or what is left of one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from conf.errors import QuarryError
+from conf.settings import Settings
+from jobs.command import DEFAULT_CYCLE, Job, add_cycle_flag
+from jobs.tables_shown import show, show_ndcg, sql_views
+from pipelines.cycle import cycle_row, require_cycle_name, run_cycle
+from pipelines.detect import known_detector
+from pipelines.ingest import is_folder
+from pipelines.report import sql_examples
+from pipelines.run import Run
+from pipelines.sample_lake import make_sample_lake
+
+SHOWN_IMAGES = 10
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    add_cycle_flag(parser)
+    parser.add_argument(
+        "--sample-lake",
+        metavar="DIR",
+        help="write the built-in sample lake there first, unless it is there already",
+    )
+
+
+def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
+    require_cycle_name(args.cycle)
+    known_detector(settings.detector)
+    if args.sample_lake is not None and not is_folder(args.sample_lake):
+        make_sample_lake(run, args.sample_lake, settings.sample_lake)
+    if settings.lake.uri is not None and not is_folder(settings.lake.uri):
+        raise QuarryError(f"lake.uri {settings.lake.uri}: no such folder; give the root folder of the images")
+    run_cycle(run, args.cycle, settings)
+    _show_outcome(run, settings, args)
+
+
+def _show_outcome(run: Run, settings: Settings, args: argparse.Namespace) -> None:
+    run.store.register_views(sql_views(settings))
+    examples = sql_examples(settings)
+    run.tell(f"\nhardest images for {settings.acquire.query}:")
+    show(run, run.store.session.sql(examples[0].sql), rows=SHOWN_IMAGES)
+    row = cycle_row(run, args.cycle)
+    if row is not None and any(key.startswith("evaluate.") for key in row.counts):
+        run.tell("")
+        show_ndcg(run, args.cycle, row.model_id)
+    config = f"--config {args.config}" if args.config else f"--root {run.store.root}"
+    run.tell("\nSQL to try next:")
+    for example in examples:
+        run.tell(f'  quarry sql {config} "{example.sql}"')
+    run.tell("\nfiles:")
+    run.tell(f"  report     {settings.report.path or f'{run.store.root}/reports/{args.cycle}.html'}")
+    run.tell(f"  manifests  {settings.export.folder or f'{run.store.root}/exports'}/{args.cycle}")
+    run.tell(f"  tables     {run.store.root}")
+
+
+JOB = Job(
+    name="run_cycle",
+    summary=(
+        "Runs ingest, detect, import_labels, score, evaluate, acquire, export_manifest and report in order. "
+        "A stopped cycle goes on after its last finished stage; a new name starts a new one."
+    ),
+    example=f"quarry run_cycle --config my_lake.yaml --cycle {DEFAULT_CYCLE}",
+    work=_work,
+    flags=_flags,
+)
+
+if __name__ == "__main__":
+    sys.exit(JOB.main())

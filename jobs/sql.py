@@ -1,0 +1,47 @@
+"""Queries the tables."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from pyspark.errors import AnalysisException, ParseException
+
+from conf.errors import QuarryError
+from conf.settings import Settings
+from jobs.command import Job
+from jobs.tables_shown import show, sql_views
+from pipelines.run import Run
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "statement", metavar="SQL", help="a query over the tables and the views boxes, hardness_wide"
+    )
+    parser.add_argument("--rows", type=int, default=50, metavar="N", help="rows shown (default 50)")
+
+
+def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
+    names = run.store.register_views(sql_views(settings))
+    if not names:
+        raise QuarryError(
+            f"no tables under {run.store.root}: run `quarry run_cycle` or `quarry ingest` first"
+        )
+    try:
+        frame = run.store.session.sql(args.statement)
+    except (AnalysisException, ParseException) as error:
+        reason = str(error).split("JVM stacktrace")[0].strip().splitlines()
+        raise QuarryError(f"{' '.join(reason)[:500]} (tables: {', '.join(names)})") from None
+    show(run, frame, args.rows)
+
+
+JOB = Job(
+    name="sql",
+    summary="Runs a SQL query over the tables under a root and prints the result.",
+    example='quarry sql --root tables "SELECT query, avg(hardness) FROM hardness GROUP BY query"',
+    work=_work,
+    flags=_flags,
+)
+
+if __name__ == "__main__":
+    sys.exit(JOB.main())

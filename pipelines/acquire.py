@@ -1,0 +1,96 @@
+"""From `hardness` to `acquisition`: the hardest images under a budget, and a random control beside them."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from conf.errors import QuarryError, nearest
+from conf.settings import AcquireSettings, settings_hash
+from pipelines.models import Model
+from pipelines.run import Run
+from schemas.tables import ACQUISITION, GROUND_TRUTH, HARDNESS
+
+RANDOM = "random"
+MOST_IMAGES = 1_000_000
+
+
+def acquire(
+    run: Run, cycle_id: str, model: Model, settings: AcquireSettings, seed: int, method: str
+) -> dict[str, int]:
+    """Picks the images a cycle sends to labeling; the same settings pick the same rows again.
+
+    Args:
+        run: The run.
+        cycle_id: The cycle; its earlier picks are replaced.
+        model: Whose hardness ranks the images.
+        settings: Query, budget, control.
+        seed: Seed of ties and of the control.
+        method: exact or monte_carlo.
+
+    Returns:
+        Rows per strategy.
+
+    Raises:
+        QuarryError: The query was not scored, the budget is above the pool, or nothing is left to label.
+    """
+    scored = run.store.require(HARDNESS, made_by="score").where(F.col("model_id") == model.model_id)
+    candidates = scored.where((F.col("query") == settings.query) & F.col("method").isin(method, "baseline"))
+    if candidates.isEmpty():
+        known = [row.query for row in scored.select("query").distinct().limit(1000).collect()]
+        raise QuarryError(
+            f"acquire.query: {settings.query!r} was not scored; {nearest(settings.query, known)}"
+        )
+    pool = candidates.transform(not_labeled_for_training, run).select("image_id", "hardness")
+    n_pool = pool.count()
+    if not 0 < settings.budget_images <= min(n_pool, MOST_IMAGES):
+        raise QuarryError(
+            f"acquire.budget_images: {settings.budget_images} is above the pool of {n_pool} scored, "
+            "unlabeled images"
+        )
+    strategies = {f"hardest:{settings.query}": "hardness"} | ({RANDOM: "draw"} if settings.control else {})
+    picked = [
+        pool.transform(top_images, column, strategy, settings.budget_images, seed)
+        for strategy, column in strategies.items()
+    ]
+    rows = picked[0]
+    for more in picked[1:]:
+        rows = rows.unionByName(more)
+    rows = rows.withColumns(
+        {
+            "cycle_id": F.lit(cycle_id),
+            "unit": F.lit("image"),
+            "detection_id": F.lit(None).cast("string"),
+            "cost_s": F.lit(None).cast("double"),
+            "settings_hash": F.lit(settings_hash(settings, seed, method, model.model_id)),
+        }
+    )
+    quoted = cycle_id.replace("\\", "\\\\").replace("'", "\\'")
+    run.store.replace(ACQUISITION, rows.select(*ACQUISITION.column_names), where=f"cycle_id = '{quoted}'")
+    return dict.fromkeys(strategies, settings.budget_images)
+
+
+def not_labeled_for_training(candidates: DataFrame, run: Run) -> DataFrame:
+    """Leaves out images whose complete labels were trained on; labels held out to measure do not count."""
+    trained_on = run.store.read(GROUND_TRUTH).where("complete AND split = 'train'").select("image_id")
+    return candidates.join(trained_on, "image_id", "left_anti")
+
+
+def top_images(pool: DataFrame, column: str, strategy: str, budget: int, seed: int) -> DataFrame:
+    """The `budget` images with the largest value; ties break by a hash of image and seed.
+
+    Args:
+        pool: Columns image_id, hardness.
+        column: `hardness`, or `draw` for a uniform number from (seed, image_id).
+        strategy: Name written to the rows.
+        budget: Number of images, at most MOST_IMAGES: they are ranked in one task after each partition has
+            sent its own best.
+        seed: Seed of ties and draws.
+    """
+    tie = F.xxhash64(F.lit(seed), F.lit(strategy), F.col("image_id"))
+    draw = F.shiftrightunsigned(tie, 11).cast("double") / F.lit(float(1 << 53))
+    best = pool.withColumns({"tie": tie, "draw": draw}).orderBy(F.desc(column), "tie").limit(budget)
+    rank = F.row_number().over(Window.partitionBy(F.lit(0)).orderBy(F.desc(column), "tie"))
+    return best.select(
+        F.lit(strategy).alias("strategy"), rank.alias("rank"), "image_id", F.col(column).alias("score")
+    )

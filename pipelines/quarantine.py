@@ -1,0 +1,50 @@
+"""Images a stage could not use: into `quarantine` with a reason, out of it when they succeed."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.run import Run
+from pipelines.tables import utc_timestamp
+from schemas.tables import QUARANTINE
+
+
+def record_outcomes(outcomes: DataFrame, stage: str, run: Run) -> None:
+    """Merges one stage's outcomes into `quarantine`.
+
+    Args:
+        outcomes: One row per image with image_id, uri, error_class and message (both null when the image was
+            fine).
+        stage: ingest or detect.
+        run: Gives the time stamps.
+    """
+    now = utc_timestamp(run.started_s)
+    failed = outcomes.where("error_class IS NOT NULL").select(
+        "image_id",
+        "uri",
+        F.lit(stage).alias("stage"),
+        "error_class",
+        "message",
+        F.lit(1).alias("attempts"),
+        now.alias("first_ts"),
+        now.alias("last_ts"),
+        F.lit(False).alias("resolved"),
+    )
+    cured = (
+        run.store.read(QUARANTINE)
+        .where("NOT resolved")
+        .join(outcomes.where("error_class IS NULL").select("image_id"), "image_id", "left_semi")
+        .withColumn("resolved", F.lit(True))
+        .select(*QUARANTINE.column_names)
+    )
+    changes = {
+        name: f"s.{name}" for name in ("uri", "stage", "error_class", "message", "last_ts", "resolved")
+    }
+    changes["attempts"] = "CASE WHEN s.resolved THEN t.attempts ELSE t.attempts + 1 END"
+    run.store.merge(QUARANTINE, failed.unionByName(cured), update=changes)
+
+
+def unresolved(run: Run) -> DataFrame:
+    """image_id of every image that is in quarantine now."""
+    return run.store.read(QUARANTINE).where("NOT resolved").select("image_id", "last_ts")

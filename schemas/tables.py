@@ -1,0 +1,273 @@
+"""The tables of a Quarry root: the contract between jobs, and with people who write SQL.
+
+All `*_ts` columns are UTC. Boxes are x1, y1, x2, y2 in pixels of the original image, origin top left, after
+EXIF orientation; x2 > x1 and y2 > y1.
+"""
+
+from __future__ import annotations
+
+from schemas.table import Column, Table, View
+
+
+def _required(name: str, ddl_type: str, comment: str) -> Column:
+    return Column(name=name, ddl_type=ddl_type, comment=comment, nullable=False)
+
+
+def _optional(name: str, ddl_type: str, comment: str) -> Column:
+    return Column(name=name, ddl_type=ddl_type, comment=comment)
+
+
+DETECTION_DDL = (
+    "STRUCT<detection_id: STRING, label: INT, label_name: STRING, score: FLOAT, "
+    "x1: FLOAT, y1: FLOAT, x2: FLOAT, y2: FLOAT, logits: ARRAY<FLOAT>>"
+)
+TRUTH_BOX_DDL = (
+    "STRUCT<label: INT, label_name: STRING, x1: FLOAT, y1: FLOAT, x2: FLOAT, y2: FLOAT, "
+    "iscrowd: BOOLEAN, status: STRING, source: STRING, detection_id: STRING>"
+)
+
+IMAGES = Table(
+    name="images",
+    comment="Every image file found in the lake, readable or not",
+    columns=(
+        _required("image_id", "STRING", "stable hash of the URI or path, or the user's own id"),
+        _required("uri", "STRING", "where the file is, as the workers open it"),
+        _required("path", "STRING", "path below the lake's root; label files refer to it"),
+        _required("dataset", "STRING", "dataset= folder, or the setting lake.dataset"),
+        _required(
+            "partitions", "MAP<STRING, STRING>", "key=value folders of the lake as found, e.g. date, vehicle"
+        ),
+        _optional("width", "INT", "px after EXIF orientation; null when the header is unreadable"),
+        _optional("height", "INT", "px after EXIF orientation; null when the header is unreadable"),
+        _optional("sequence_id", "STRING", "video the frame belongs to"),
+        _optional("frame_index", "INT", "position in the sequence"),
+        _required("size_bytes", "BIGINT", "file size, bytes"),
+        _required("mtime_ts", "TIMESTAMP", "last change of the file, UTC"),
+        _required("ingest_ts", "TIMESTAMP", "when this row was written, UTC"),
+    ),
+    key=("image_id",),
+    checks=(("size_known_or_null", "width IS NULL OR (width > 0 AND height > 0)"),),
+)
+
+MODELS = Table(
+    name="models",
+    comment="Every detector that ran on the lake",
+    columns=(
+        _required("model_id", "STRING", "hash of weights and adapter settings"),
+        _required("name", "STRING", "name people know it by"),
+        _required("uri", "STRING", "where the weights came from"),
+        _required("classes", "MAP<INT, STRING>", "label id to class name"),
+        _required("head", "STRING", "softmax or sigmoid: how logits become scores"),
+        _optional("parent", "STRING", "model_id it was fine-tuned from"),
+        _required("settings", "STRING", "adapter settings, JSON"),
+        _required("created_ts", "TIMESTAMP", "first registered, UTC"),
+    ),
+    key=("model_id",),
+    checks=(("head_known", "head IN ('softmax', 'sigmoid')"),),
+)
+
+DETECTIONS = Table(
+    name="detections",
+    comment="One row per image, model and view; an image without detections has an empty array",
+    columns=(
+        _required("image_id", "STRING", "images.image_id"),
+        _required("model_id", "STRING", "models.model_id"),
+        _required("view", "STRING", "original, or a test-time view such as hflip"),
+        _required("width", "INT", "px of the decoded image after EXIF orientation"),
+        _required("height", "INT", "px of the decoded image after EXIF orientation"),
+        _required("detections", f"ARRAY<{DETECTION_DDL}>", "by falling score, all scores >= eta0"),
+        _required("n_detections", "INT", "size of the array"),
+        _optional("latency_ms", "FLOAT", "model time of the image's batch divided by its size, ms"),
+        _required("run_id", "STRING", "run that wrote the row"),
+        _required("ts", "TIMESTAMP", "when the run started, UTC"),
+    ),
+    key=("image_id", "model_id", "view"),
+    partition_by=("model_id",),
+    checks=(
+        ("n_detections_is_size", "n_detections = size(detections)"),
+        ("scores_in_range", "forall(detections, d -> d.score >= 0 AND d.score <= 1)"),
+        ("boxes_have_area", "forall(detections, d -> d.x2 > d.x1 AND d.y2 > d.y1)"),
+    ),
+)
+
+QUARANTINE = Table(
+    name="quarantine",
+    comment="Every image a stage could not use, and why; a row leaves by resolved = true, never by deletion",
+    columns=(
+        _required("image_id", "STRING", "images.image_id"),
+        _required("uri", "STRING", "where the file is"),
+        _required("stage", "STRING", "stage that failed: ingest or detect"),
+        _required(
+            "error_class", "STRING", "kind of failure: empty, not_an_image, truncated, unreadable, too_large"
+        ),
+        _required("message", "STRING", "what the reader said"),
+        _required("attempts", "INT", "times the stage tried"),
+        _required("first_ts", "TIMESTAMP", "first failure, UTC"),
+        _required("last_ts", "TIMESTAMP", "latest failure, UTC"),
+        _required("resolved", "BOOLEAN", "true once the image was read after all"),
+    ),
+    key=("image_id",),
+)
+
+GROUND_TRUTH = Table(
+    name="ground_truth",
+    comment="Labels of images: what people drew, and what was kept as noisy",
+    columns=(
+        _required("image_id", "STRING", "images.image_id"),
+        _required("boxes", f"ARRAY<{TRUTH_BOX_DDL}>", "status is labeled, noisy or background"),
+        _required("complete", "BOOLEAN", "whole image labeled, or only queried boxes"),
+        _required("split", "STRING", "train: used for training; eval: held out to measure with"),
+        _required("cycle_id", "STRING", "cycle that brought the labels"),
+        _required("ts", "TIMESTAMP", "when imported, UTC"),
+    ),
+    key=("image_id",),
+    checks=(("split_known", "split IN ('train', 'eval')"),),
+)
+
+HARDNESS = Table(
+    name="hardness",
+    comment="Hardness per image and query, long form; larger is harder",
+    columns=(
+        _required("image_id", "STRING", "images.image_id"),
+        _required("model_id", "STRING", "models.model_id"),
+        _required("query", "STRING", "query, or baseline name"),
+        _required("method", "STRING", "what was asked for: exact, monte_carlo, baseline or ground_truth"),
+        _required("hardness", "DOUBLE", "expected query value (score sampling), true value, or uncertainty"),
+        _optional(
+            "std_error", "DOUBLE", "standard error of a sampled mean; 0 when exact; null for baselines"
+        ),
+        _required(
+            "estimator", "STRING", "what was done: exact, monte_carlo, mixed, ground_truth or baseline"
+        ),
+        _optional("n_samples", "INT", "samples behind a sampled value"),
+        _required("eta", "DOUBLE", "confirmation threshold"),
+        _required("settings_hash", "STRING", "hash of the scoring settings"),
+        _required("run_id", "STRING", "run that wrote the row"),
+        _required("ts", "TIMESTAMP", "when the run started, UTC; older than the detections: out of date"),
+    ),
+    key=("image_id", "model_id", "query", "method"),
+    partition_by=("model_id", "query"),
+    checks=(
+        ("hardness_is_a_number", "NOT isnan(hardness)"),
+        ("method_known", "method IN ('exact', 'monte_carlo', 'baseline', 'ground_truth')"),
+    ),
+)
+
+ACQUISITION = Table(
+    name="acquisition",
+    comment="What a cycle picked for labeling, in order",
+    columns=(
+        _required("cycle_id", "STRING", "cycles.cycle_id"),
+        _required("strategy", "STRING", "rule that picked the row: hardest:<query>, or random"),
+        _required("unit", "STRING", "image or box"),
+        _required("rank", "INT", "1 is labeled first"),
+        _required("image_id", "STRING", "images.image_id"),
+        _optional("detection_id", "STRING", "boxes.detection_id when unit is box"),
+        _required("score", "DOUBLE", "value ranked by; for random, a uniform draw"),
+        _optional("cost_s", "DOUBLE", "labeling price, seconds"),
+        _required("settings_hash", "STRING", "hash of the acquisition settings"),
+    ),
+    key=("cycle_id", "strategy", "unit", "rank"),
+    checks=(("rank_from_one", "rank >= 1"),),
+)
+
+MANIFESTS = Table(
+    name="manifests",
+    comment="Files written for labeling tools",
+    columns=(
+        _required("cycle_id", "STRING", "cycles.cycle_id"),
+        _required("vendor", "STRING", "format of the file: coco or label_studio"),
+        _required("strategy", "STRING", "acquisition.strategy"),
+        _required("path", "STRING", "where the file is"),
+        _required("n_tasks", "BIGINT", "labeling tasks"),
+        _required("n_images", "BIGINT", "images"),
+        _required("n_boxes", "BIGINT", "pre-annotated boxes"),
+        _optional("cost_s", "DOUBLE", "labeling price, seconds"),
+        _required("sha256", "STRING", "of the file"),
+        _required("status", "STRING", "published"),
+        _required("ts", "TIMESTAMP", "when written, UTC"),
+    ),
+    key=("cycle_id", "vendor", "strategy", "path"),
+)
+
+CYCLES = Table(
+    name="cycles",
+    comment="Where each cycle stands",
+    columns=(
+        _required("cycle_id", "STRING", "the user's name of the cycle"),
+        _optional("parent", "STRING", "cycle it continues"),
+        _optional("model_id", "STRING", "detector of the cycle"),
+        _required(
+            "state", "STRING", "planned, ingested, detected, scored, evaluated, ranked, exported or closed"
+        ),
+        _required("settings", "STRING", "resolved settings, JSON"),
+        _required("settings_hash", "STRING", "hash of the resolved settings"),
+        _required("started_ts", "TIMESTAMP", "UTC"),
+        _optional("ended_ts", "TIMESTAMP", "UTC"),
+        _required("counts", "MAP<STRING, BIGINT>", "rows per stage"),
+    ),
+    key=("cycle_id",),
+)
+
+METRICS = Table(
+    name="metrics",
+    comment="Evaluation results: one number a row",
+    columns=(
+        _required("cycle_id", "STRING", "cycles.cycle_id"),
+        _required("model_id", "STRING", "models.model_id"),
+        _required(
+            "metric", "STRING", "ndcg, auroc_05 ..., mauc, area_under_curve, spearman, ap, ap50, ece ..."
+        ),
+        _required("query", "STRING", "query, class name, or `all`"),
+        _required("method", "STRING", "score_sampling, monte_carlo, a baseline, random, or `detector`"),
+        _optional("value", "DOUBLE", "null where undefined, e.g. AUROC without hard images"),
+        _optional("low", "DOUBLE", "lower end of the interval"),
+        _optional("high", "DOUBLE", "upper end of the interval"),
+        _required("n", "BIGINT", "images behind the number"),
+    ),
+    key=("cycle_id", "model_id", "metric", "query", "method"),
+)
+
+TABLES: tuple[Table, ...] = (
+    IMAGES,
+    MODELS,
+    DETECTIONS,
+    QUARANTINE,
+    GROUND_TRUTH,
+    HARDNESS,
+    ACQUISITION,
+    MANIFESTS,
+    CYCLES,
+    METRICS,
+)
+
+BOXES_VIEW = View(
+    name="boxes",
+    comment="One row per detection",
+    sql=(
+        "SELECT image_id, model_id, view, width, height, run_id, d.* "
+        "FROM (SELECT *, explode(detections) AS d FROM {detections})"
+    ),
+)
+
+
+def hardness_wide_view(queries: tuple[str, ...]) -> View:
+    """The view with a column per query: exact score sampling, else Monte Carlo, else the baseline.
+
+    Args:
+        queries: Names that become columns; only the names, never other text, enter the SQL, quoted.
+    """
+
+    def column(query: str) -> str:
+        literal, identifier = query.replace("\\", "\\\\").replace("'", "\\'"), query.replace("`", "``")
+        return (
+            f"max_by(hardness, CASE method WHEN 'exact' THEN 2 WHEN 'monte_carlo' THEN 1 ELSE 0 END) "
+            f"FILTER (WHERE query = '{literal}') AS `{identifier}`"
+        )
+
+    columns = ", ".join(["image_id", "model_id", *map(column, queries)])
+    return View(
+        name="hardness_wide",
+        comment="One row per image and model, a column per query",
+        sql=f"SELECT {columns} FROM {{hardness}} WHERE method <> 'ground_truth' GROUP BY image_id, model_id",
+    )

@@ -1,0 +1,26 @@
+"""One thread for every test here, and a COCO folder to train on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.detectors.tiny_detectors import write_coco
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Any:
+    """The suite runs beside other work; results must not hang on the number of threads either."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def coco_folder(tmp_path: Path) -> Path:
+    """16 images in 8 sequences, one of them unreadable."""
+    return write_coco(tmp_path)

@@ -1,0 +1,126 @@
+"""Bad input through the real command: one clear line, exit code 2, nothing written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conf.settings import Settings
+from pipelines.run import Run
+from pipelines.tables import TableStore
+from schemas.tables import IMAGES
+from tests.test_readme import quarry
+
+Prepared = Callable[[Path, str], list[str]]
+
+
+def refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+    """The command ended with exit code 2 and one error line that holds all parts."""
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert len(errors) == 1, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+    for part in parts:
+        assert part in errors[0], errors[0]
+
+
+def no_tables(root: Path) -> bool:
+    """Nothing was written below the root."""
+    return not root.exists() or not any(root.iterdir())
+
+
+def test_settings_typos_are_all_told_at_once(tmp_path: Path) -> None:
+    flags = ["--set", "score.ets=0.4", "--set", "detector.eta0=0.9", "--set", "acquire.budget_images=-1"]
+    done = quarry(["run_cycle", "--config", "demo", "--root", str(tmp_path / "t"), *flags], tmp_path)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 2 and len(errors) == 3
+    assert any("score.ets" in e and "did you mean 'eta'" in e for e in errors)
+    assert any("detector.eta0" in e and "score.eta" in e for e in errors)
+    assert any("acquire.budget_images" in e and "greater than or equal to 1" in e for e in errors)
+    assert no_tables(tmp_path / "t")
+
+
+def test_unknown_job_lists_near_names(tmp_path: Path) -> None:
+    done = quarry(["run_cycel"], tmp_path)
+    assert done.returncode == 2 and "did you mean 'run_cycle'?" in done.stderr
+
+
+def test_root_is_asked_for(tmp_path: Path) -> None:
+    refused(quarry(["score"], tmp_path), "--root DIR")
+
+
+def test_a_lake_that_does_not_exist(tmp_path: Path) -> None:
+    done = quarry(["ingest", "--root", str(tmp_path / "t"), "--lake", str(tmp_path / "nowhere")], tmp_path)
+    refused(done, "nowhere", "no such folder")
+    assert no_tables(tmp_path / "t")
+
+
+def test_a_lake_without_images(tmp_path: Path) -> None:
+    (tmp_path / "lake" / "date=2026-01-01").mkdir(parents=True)
+    (tmp_path / "lake" / "date=2026-01-01" / "notes.txt").write_text("no image")
+    done = quarry(
+        ["run_cycle", "--root", str(tmp_path / "t"), "--set", f"lake.uri={tmp_path}/lake"], tmp_path
+    )
+    refused(done, "no image files found", "jpg")
+    assert not (tmp_path / "t" / "images").exists()
+
+
+def test_weights_that_are_no_checkpoint(tmp_path: Path, finished: tuple[Run, Settings]) -> None:
+    (tmp_path / "model.pt").write_bytes(b"not a checkpoint")
+    root = finished[0].store.root
+    refused(quarry(["detect", "--root", root, "--weights", str(tmp_path / "model.pt")], tmp_path), "model.pt")
+
+
+def test_classes_that_do_not_match_the_checkpoint(tmp_path: Path, finished: tuple[Run, Settings]) -> None:
+    flags = ["--set", "detector.classes=[cat,dog,cow,hen]"]
+    refused(quarry(["detect", "--root", finished[0].store.root, *flags], tmp_path), "cat", "pedestrian")
+
+
+def test_a_class_the_model_does_not_know(tmp_path: Path, finished: tuple[Run, Settings]) -> None:
+    done = quarry(
+        ["score", "--root", finished[0].store.root, "--set", "score.classes=[pedestrain]"], tmp_path
+    )
+    refused(done, "pedestrain", "did you mean 'pedestrian'?")
+
+
+def test_labels_with_a_class_the_model_does_not_know(tmp_path: Path, finished: tuple[Run, Settings]) -> None:
+    root = finished[0].store.root
+    path = finished[0].store.read(IMAGES).where("width IS NOT NULL").select("path").first()
+    assert path is not None
+    image = {"id": 1, "file_name": path.path, "width": 640, "height": 384}
+    box = {"id": 1, "image_id": 1, "category_id": 7, "bbox": [1, 2, 30, 40], "area": 1200, "iscrowd": 0}
+    coco = {"images": [image], "annotations": [box], "categories": [{"id": 7, "name": "zebra"}]}
+    (tmp_path / "labels.json").write_text(json.dumps(coco))
+    done = quarry(["import_labels", "--root", root, "--labels", str(tmp_path / "labels.json")], tmp_path)
+    refused(done, "zebra", "unknown to the model")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"images": 3}'])
+def test_labels_that_are_not_coco(tmp_path: Path, finished: tuple[Run, Settings], content: str) -> None:
+    (tmp_path / "labels.json").write_text(content)
+    labels = str(tmp_path / "labels.json")
+    refused(
+        quarry(["import_labels", "--root", finished[0].store.root, "--labels", labels], tmp_path),
+        "labels.json",
+    )
+
+
+def test_a_table_of_a_newer_schema(tmp_path: Path, finished: tuple[Run, Settings]) -> None:
+    run, _ = finished
+    store = TableStore(run.store.session, str(tmp_path / "newer"))
+    store.create(IMAGES)
+    run.store.session.sql(
+        f"ALTER TABLE delta.`{store.path(IMAGES)}` SET TBLPROPERTIES ('quarry.schema_version' = '99')"
+    )
+    done = quarry(["ingest", "--root", store.root, "--lake", str(tmp_path)], tmp_path)
+    refused(done, "schema version 99", "upgrade Quarry")
+    assert sorted(path.name for path in (tmp_path / "newer").iterdir()) == ["images"]
+
+
+def test_sql_that_does_not_parse(tmp_path: Path, finished: tuple[Run, Settings]) -> None:
+    done = quarry(["sql", "--root", finished[0].store.root, "SELECT nothing FROM nowhere"], tmp_path)
+    refused(done, "nowhere", "hardness")

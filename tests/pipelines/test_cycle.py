@@ -1,0 +1,210 @@
+"""The whole cycle: what its tables hold, and that repeating any part changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from pycocotools.coco import COCO
+
+from conf.errors import QuarryError
+from conf.settings import Settings
+from pipelines.acquire import acquire
+from pipelines.cycle import STAGES, run_cycle
+from pipelines.detect import detect, known_detector
+from pipelines.evaluate import calibration_error, reliability_bins
+from pipelines.ingest import ingest
+from pipelines.models import model_named
+from pipelines.run import Run
+from pipelines.score import score
+from pipelines.tables import TableStore
+from schemas.tables import CYCLES, TABLES
+from tests.small_lake import CYCLE, SMALL_LAKE, lake_settings, rows
+
+
+def test_every_image_is_in_exactly_one_of_detections_and_quarantine(finished: tuple[Run, Settings]) -> None:
+    root = finished[0].store.root
+    images = [row["image_id"] for row in rows(root, "images")]
+    detected = [row["image_id"] for row in rows(root, "detections")]
+    quarantined = [row["image_id"] for row in rows(root, "quarantine") if not row["resolved"]]
+    assert len(images) == len(set(images)) == SMALL_LAKE.images
+    assert Counter(detected + quarantined) == Counter(images)
+
+
+def test_damaged_files_are_in_quarantine_with_their_reason(
+    finished: tuple[Run, Settings], small_lake: Path
+) -> None:
+    root = finished[0].store.root
+    labeled = {
+        image["file_name"]
+        for file in (small_lake / "labels").rglob("*.json")
+        for image in json.loads(file.read_text())["images"]
+    }
+    path_of = {row["image_id"]: row["path"] for row in rows(root, "images")}
+    found = {path_of[row["image_id"]]: row for row in rows(root, "quarantine")}
+    damaged = set(path_of.values()) - labeled
+    assert damaged and set(found) == damaged
+    assert {row["error_class"] for row in found.values()} == {"empty", "not_an_image", "truncated"}
+    for path, row in found.items():
+        size = (small_lake / "images" / path).stat().st_size
+        assert (row["error_class"] == "empty") == (size == 0)
+        assert row["stage"] == ("detect" if row["error_class"] == "truncated" else "ingest")
+
+
+def test_detections_reach_down_to_eta0_and_keep_the_logits_of_their_score(
+    finished: tuple[Run, Settings],
+) -> None:
+    run, settings = finished
+    boxes = [box for row in rows(run.store.root, "detections") for box in row["detections"]]
+    assert len({box["detection_id"] for box in boxes}) == len(boxes) > 200
+    scores = [box["score"] for box in boxes]
+    assert settings.detector.eta0 <= min(scores) < 0.1 < 0.9 < max(scores) <= 1.0
+    model = model_named(run, None)
+    for box in boxes[:200]:
+        assert len(box["logits"]) == len(model.classes) + 1
+        assert model.classes[box["label"]] == box["label_name"]
+
+
+def test_hardness_has_a_row_per_image_and_name(finished: tuple[Run, Settings]) -> None:
+    run, settings = finished
+    detected = {row["image_id"] for row in rows(run.store.root, "detections")}
+    hardness = rows(run.store.root, "hardness")
+    by_name: dict[tuple[str, str], set[str]] = {}
+    for row in hardness:
+        by_name.setdefault((row["query"], row["method"]), set()).add(row["image_id"])
+    assert len(hardness) == sum(map(len, by_name.values()))
+    for query in settings.score.queries:
+        assert by_name[query, "exact"] == by_name[query, "ground_truth"] == detected
+    for baseline in settings.score.baselines:
+        assert by_name[baseline, "baseline"] == detected
+
+
+def test_running_everything_again_changes_no_row(finished: tuple[Run, Settings]) -> None:
+    run, settings = finished
+    before = {table.name: rows(run.store.root, table.name, volatile=True) for table in TABLES}
+    again = Run(store=run.store)
+    model = model_named(again, None)
+    assert ingest(again, settings.lake)["new_or_changed"] == 0
+    card = known_detector(settings.detector)
+    assert detect(again, card, settings.detector, settings.detect, settings.lake.max_pixels)["pending"] == 0
+    assert score(again, model, settings.score, settings.seed)["rows"] == 0
+    for stage in STAGES:
+        stage.work(again, CYCLE, settings)
+    run_cycle(again, CYCLE, settings)
+    assert {table.name: rows(run.store.root, table.name, volatile=True) for table in TABLES} == before
+
+
+def test_a_stopped_cycle_goes_on_after_its_last_stage(
+    finished: tuple[Run, Settings], small_lake: Path, tmp_path: Path
+) -> None:
+    run, _ = finished
+    settings = lake_settings(small_lake, tmp_path)
+    store = TableStore(run.store.session, f"{tmp_path}/tables")
+
+    class Stopped(Exception):
+        pass
+
+    def stop_at_score(line: str) -> None:
+        if "score" in line:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_cycle(Run(store=store, tell=stop_at_score), CYCLE, settings)
+    row = store.read(CYCLES).first()
+    assert row is not None and row.state == "labels_imported"
+    told: list[str] = []
+    run_cycle(Run(store=store, tell=told.append), CYCLE, settings)
+    assert not any("ingest" in line or "to detect" in line for line in told)
+    for table in ("images", "detections", "quarantine", "hardness", "acquisition", "metrics", "ground_truth"):
+        mine, theirs = rows(store.root, table), rows(run.store.root, table)
+        assert len(mine) == len(theirs) and mine == theirs, table
+
+
+def test_a_cycle_refuses_other_settings_under_its_name(finished: tuple[Run, Settings]) -> None:
+    run, settings = finished
+    other = settings.model_copy(update={"seed": settings.seed + 1})
+    with pytest.raises(QuarryError, match="started with other settings"):
+        run_cycle(run, CYCLE, other)
+
+
+def test_acquisition_is_the_top_of_hardness_and_a_random_control(finished: tuple[Run, Settings]) -> None:
+    run, settings = finished
+    query, budget = settings.acquire.query, settings.acquire.budget_images
+    hardness = {
+        row["image_id"]: row["hardness"]
+        for row in rows(run.store.root, "hardness")
+        if row["query"] == query and row["method"] == "exact"
+    }
+    picked = rows(run.store.root, "acquisition")
+    hardest = sorted((r for r in picked if r["strategy"] == f"hardest:{query}"), key=lambda r: r["rank"])
+    assert [r["rank"] for r in hardest] == list(range(1, budget + 1))
+    assert [r["score"] for r in hardest] == sorted(hardness.values(), reverse=True)[:budget]
+    control = [r["image_id"] for r in picked if r["strategy"] == "random"]
+    assert len(set(control)) == budget and set(control) != {r["image_id"] for r in hardest}
+
+
+def test_a_budget_above_the_pool_is_refused_and_nothing_is_written(finished: tuple[Run, Settings]) -> None:
+    run, settings = finished
+    before = rows(run.store.root, "acquisition")
+    too_much = settings.acquire.model_copy(update={"budget_images": 10_000})
+    with pytest.raises(QuarryError, match="above the pool of"):
+        acquire(run, CYCLE, model_named(run, None), too_much, 0, "exact")
+    unknown = settings.acquire.model_copy(update={"query": "pixel_adj_flase"})
+    with pytest.raises(QuarryError, match="did you mean 'pixel_adj_false'"):
+        acquire(run, CYCLE, model_named(run, None), unknown, 0, "exact")
+    assert rows(run.store.root, "acquisition") == before
+
+
+def test_manifests_hold_what_was_acquired(finished: tuple[Run, Settings]) -> None:
+    run, settings = finished
+    manifests = rows(run.store.root, "manifests")
+    assert len(manifests) == 4
+    budget = settings.acquire.budget_images
+    for row in manifests:
+        content = json.loads(Path(row["path"]).read_text())
+        if row["vendor"] == "coco":
+            coco = COCO(row["path"])
+            assert len(coco.imgs) == row["n_images"] == budget and len(coco.anns) == row["n_boxes"]
+        else:
+            assert len(content) == row["n_tasks"] == budget
+            assert (
+                sum(len(task["predictions"][0]["result"]) for task in content if task["predictions"])
+                == row["n_boxes"]
+            )
+
+
+def test_the_report_shows_every_query_and_needs_no_network(finished: tuple[Run, Settings]) -> None:
+    _, settings = finished
+    page = Path(str(settings.report.path)).read_text()
+    for query in settings.score.queries:
+        assert query in page
+    assert "data:image/jpeg;base64," in page and "truncated" in page
+    assert 'src="http' not in page and "<script" not in page
+
+
+def test_true_hardness_ranks_perfectly_and_metrics_are_in_range(finished: tuple[Run, Settings]) -> None:
+    run, settings = finished
+    metrics = rows(run.store.root, "metrics")
+    ndcg = {(row["query"], row["method"]): row["value"] for row in metrics if row["metric"] == "ndcg"}
+    methods = {"score_sampling", "random", *settings.score.baselines}
+    assert {method for _, method in ndcg} == methods
+    assert all(0.0 < value <= 1.0 for value in ndcg.values())
+    figures = {
+        row["metric"]: row["value"]
+        for row in metrics
+        if row["method"] == "detector" and row["query"] == "all"
+    }
+    assert 0.2 < figures["ap50"] <= 1.0 and figures["ap"] < figures["ap50"] and 0.0 <= figures["ece"] < 0.5
+
+
+def test_reliability_error_equals_a_direct_sum(finished: tuple[Run, Settings]) -> None:
+    run, _ = finished
+    matches = run.store.session.createDataFrame(
+        [(0.04, False), (0.05, True), (0.52, True), (0.58, False), (1.0, True)],
+        "score DOUBLE, is_true_positive BOOLEAN",
+    )
+    row = matches.transform(reliability_bins, 10).transform(calibration_error).first()
+    # Bins [0, .1), [.5, .6), [.9, 1]: |1/2 - .045| * 2 + |1/2 - .55| * 2 + 0, over 5 detections.
+    assert row is not None and row.value == pytest.approx((0.91 + 0.1) / 5) and row.n == 5

@@ -1,0 +1,55 @@
+"""The lake and settings of the shared test cycle, and how its tables are read back without Spark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from deltalake import DeltaTable
+
+from conf.load import load_settings
+from conf.settings import SampleLakeSettings, Settings
+
+CYCLE = "test-cycle"
+SMALL_LAKE = SampleLakeSettings(
+    images=72,
+    seed=5,
+    corrupt_fraction=0.06,
+    unseen_fraction=0.33,
+    frames_per_sequence=4,
+    frames_per_second=1.0,
+)
+VOLATILE = {
+    "run_id",
+    "ts",
+    "ingest_ts",
+    "first_ts",
+    "last_ts",
+    "created_ts",
+    "started_ts",
+    "ended_ts",
+    "latency_ms",
+}
+
+
+def lake_settings(lake: Path, root: Path) -> Settings:
+    """Demo settings on a lake, with all output below `root`."""
+    return load_settings(
+        "demo",
+        [
+            f"lake.uri={lake}/images",
+            f"lake.labels={lake}/labels",
+            f"export.folder={root}/manifests",
+            f"report.path={root}/report.html",
+            "acquire.budget_images=10",
+            "detect.images_per_task=16",
+        ],
+        root=f"{root}/tables",
+    )
+
+
+def rows(root: str, table: str, *, volatile: bool = False) -> list[dict[str, Any]]:
+    """All rows of a table, read by delta-rs, in fixed order; without time stamps and run ids unless asked."""
+    frame = DeltaTable(f"{root}/{table}").to_pyarrow_table()
+    kept = [name for name in frame.column_names if volatile or name not in VOLATILE]
+    return sorted(frame.select(kept).to_pylist(), key=lambda row: repr(sorted(row.items(), key=str)))

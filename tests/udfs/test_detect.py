@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from conf.settings import DetectorSettings, DetectSettings
+from detectors.detections import Detections
+from udfs import detect
+from udfs.detect import DETECT_SCHEMA, detect_batches, detection_id
+
+MAX_PIXELS = 10_000
+PATHS = pa.schema([("image_id", pa.string()), ("uri", pa.string())])
+
+
+class BrightnessDetector:
+    """As many boxes as the red value of the first pixel says, placed by it; remembers its batches."""
+
+    model_id = "model-1"
+    classes = ("car", "person")
+
+    def __init__(self) -> None:
+        self.batch_sizes: list[int] = []
+
+    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        self.batch_sizes.append(len(images))
+        return [self._found(int(image[0, 0, 0])) for image in images]
+
+    def _found(self, n: int) -> Detections:
+        corners = np.arange(n, dtype=np.float32)[:, None] + np.array([0, 1, n, n + 1], np.float32)
+        return Detections(
+            boxes_xyxy=corners.astype(np.float32),
+            scores=np.linspace(0.9, 0.1, n).astype(np.float32),
+            labels=(np.arange(n) % 2 + 1).astype(np.int64),
+            logits=np.full((n, 3), n, np.float32),
+        )
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> BrightnessDetector:
+    fake = BrightnessDetector()
+    monkeypatch.setattr(detect, "_worker_detector", lambda *_: fake)
+    return fake
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    """Images with 0, 1, 2 ... boxes, and between them files that cannot be used."""
+    uris = []
+    for i in range(8):
+        uris.append(str(tmp_path / f"{i}.png"))
+        Image.new("RGB", (30 + i, 20), (i, 0, 0)).save(uris[-1])
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("no image")
+    Image.new("RGB", (101, 100)).save(tmp_path / "large.png")
+    for place, name in ((2, "empty.jpg"), (3, "text.jpg"), (3, "absent.jpg"), (9, "large.png")):
+        uris.insert(place, str(tmp_path / name))
+    return uris
+
+
+def _rows(uris: Sequence[str], batch_size: int = 4, arrow_rows: int = 5) -> list[dict[str, Any]]:
+    rows = [{"image_id": f"id-{i}", "uri": uri} for i, uri in enumerate(uris)]
+    batches = [
+        pa.RecordBatch.from_pylist(rows[i : i + arrow_rows], schema=PATHS)
+        for i in range(0, len(rows), arrow_rows)
+    ]
+    run = DetectSettings(batch_size=batch_size)
+    found = list(detect_batches(iter(batches), DetectorSettings(), run, MAX_PIXELS))
+    assert all(batch.schema == DETECT_SCHEMA for batch in found)
+    return [row for batch in found for row in batch.to_pylist()]
+
+
+def _without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key != "latency_ms"} for row in rows]
+
+
+def test_every_image_gives_one_row_in_order(model: BrightnessDetector, files: list[str]) -> None:
+    rows = _rows(files)
+    assert [row["image_id"] for row in rows] == [f"id-{i}" for i in range(len(files))]
+    assert [row["uri"] for row in rows] == files
+    assert {(row["model_id"], row["view"]) for row in rows} == {("model-1", "original")}
+    readable = [row for row in rows if row["error_class"] is None]
+    assert [row["n_detections"] for row in readable] == list(range(8))
+    assert [(row["width"], row["height"]) for row in readable] == [(30 + i, 20) for i in range(8)]
+    assert all(row["latency_ms"] >= 0 for row in readable)
+
+
+def test_a_file_that_cannot_be_used_becomes_a_reason(model: BrightnessDetector, files: list[str]) -> None:
+    faults = {Path(row["uri"]).name: row for row in _rows(files) if row["error_class"] is not None}
+    assert {name: row["error_class"] for name, row in faults.items()} == {
+        "empty.jpg": "empty",
+        "text.jpg": "not_an_image",
+        "absent.jpg": "missing",
+        "large.png": "too_large",
+    }
+    for row in faults.values():
+        assert row["message"]
+        assert {row[name] for name in ("width", "height", "detections", "n_detections", "latency_ms")} == {
+            None
+        }
+
+
+def test_detections_carry_the_model_s_arrays(model: BrightnessDetector, files: list[str]) -> None:
+    found = _rows(files)[-1]["detections"]
+    assert len(found) == 7
+    third = found[2]
+    assert (third["label"], third["label_name"]) == (1, "car")
+    assert found[1]["label_name"] == "person"
+    assert [third[name] for name in ("x1", "y1", "x2", "y2")] == [2.0, 3.0, 9.0, 10.0]
+    assert third["score"] == pytest.approx(0.9 - 2 * 0.8 / 6, abs=1e-6)
+    assert third["logits"] == [7.0, 7.0, 7.0]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 64])
+@pytest.mark.parametrize("arrow_rows", [1, 4, 100])
+def test_results_do_not_depend_on_batches(
+    model: BrightnessDetector, files: list[str], batch_size: int, arrow_rows: int
+) -> None:
+    expected = _without_times(_rows(files))
+    model.batch_sizes.clear()
+    assert _without_times(_rows(files, batch_size, arrow_rows)) == expected
+    assert max(model.batch_sizes) <= min(batch_size, arrow_rows)
+
+
+def test_a_group_without_a_readable_image_does_not_run_the_model(
+    model: BrightnessDetector, files: list[str]
+) -> None:
+    rows = _rows([uri for uri in files if "absent" in uri] * 3)
+    assert [row["error_class"] for row in rows] == ["missing"] * 3
+    assert model.batch_sizes == []
+
+
+def test_no_images_give_no_rows(model: BrightnessDetector) -> None:
+    empty = pa.RecordBatch.from_pylist([], schema=PATHS)
+    assert list(detect_batches(iter([empty]), DetectorSettings(), DetectSettings(), MAX_PIXELS)) == []
+    assert list(detect_batches(iter([]), DetectorSettings(), DetectSettings(), MAX_PIXELS)) == []
+
+
+def test_detection_ids_are_unique_and_stay_the_same(model: BrightnessDetector, files: list[str]) -> None:
+    ids = [d["detection_id"] for row in _rows(files) for d in row["detections"] or ()]
+    assert len(ids) == sum(range(8)) == len(set(ids))
+    assert ids == [d["detection_id"] for row in _rows(files, 1, 1) for d in row["detections"] or ()]
+    # Labels that come back refer to these ids, so that they may never change between versions.
+    assert detection_id("image", "model", "original", 0) == "2672b06be3d18727"
+    parts = [
+        ("image", "model", "original", 0),
+        ("imag", "emodel", "original", 0),
+        ("image", "model", "hflip", 0),
+    ]
+    assert len({detection_id(*part) for part in parts}) == 3
+
+
+def test_a_model_that_keeps_no_logits_leaves_them_out(
+    model: BrightnessDetector, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = model._found
+    monkeypatch.setattr(
+        model, "_found", lambda n: Detections(whole(n).boxes_xyxy, whole(n).scores, whole(n).labels)
+    )
+    assert [d["logits"] for d in _rows(files)[-1]["detections"]] == [None] * 7

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import io
+import json
+import xml.etree.ElementTree as ElementTree
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conf.errors import QuarryError
+from udfs.label_studio_format import labeling_config, write_label_studio
+from udfs.manifest import ManifestBox, ManifestImage
+
+CLASSES = ["car", 'a "b" & <c>', "日本"]
+
+
+def _box(x1: float, y1: float, x2: float, y2: float, key: str = "d", label: str = "car") -> ManifestBox:
+    return ManifestBox(detection_id=key, label_name=label, score=0.62, x1=x1, y1=y1, x2=x2, y2=y2)
+
+
+def _image(*boxes: ManifestBox, image_id: str = "i", width: int = 640, height: int = 480) -> ManifestImage:
+    return ManifestImage(
+        image_id=image_id,
+        uri="s3://b/ä dir/a 'b\".jpg",
+        file_name="ä dir/a 'b\".jpg",
+        width=width,
+        height=height,
+        rank=4,
+        score=2.5,
+        strategy="total_fn",
+        boxes=boxes,
+    )
+
+
+def _tasks(images: list[ManifestImage]) -> list[dict[str, Any]]:
+    stream = io.StringIO()
+    write_label_studio(stream, iter(images), CLASSES, model_version="m1")
+    tasks: list[dict[str, Any]] = json.loads(stream.getvalue())
+    return tasks
+
+
+def test_the_worked_example() -> None:
+    (task,) = _tasks([_image(_box(10, 20, 40, 60))])
+    assert task["data"]["image"] == "s3://b/ä dir/a 'b\".jpg"
+    assert (task["data"]["image_id"], task["data"]["rank"], task["data"]["query_score"]) == ("i", 4, 2.5)
+    (prediction,) = task["predictions"]
+    assert (prediction["model_version"], prediction["score"]) == ("m1", 0.62)
+    (region,) = prediction["result"]
+    assert (region["id"], region["type"], region["from_name"]) == ("d", "rectanglelabels", "label")
+    assert (region["original_width"], region["original_height"], region["image_rotation"]) == (640, 480, 0)
+    value = region["value"]
+    assert [value[side] for side in ("x", "y", "width", "height")] == [1.5625, 4.166667, 4.6875, 8.333333]
+    assert value["rectanglelabels"] == ["car"]
+
+
+def test_boxes_come_back_within_half_a_pixel_on_a_large_image() -> None:
+    rng = np.random.default_rng(11)
+    width, height = 30_000, 20_000
+    boxes = [_box(0, 0, width, height, "all"), _box(width - 2, height - 2, width, height, "corner")]
+    for k in range(200):
+        x1, y1 = rng.uniform(0, width - 5), rng.uniform(0, height - 5)
+        x2, y2 = float(rng.uniform(x1 + 1, width)), float(rng.uniform(y1 + 1, height))
+        boxes.append(_box(float(x1), float(y1), x2, y2, f"d{k}"))
+    (task,) = _tasks([_image(*boxes, width=width, height=height)])
+    (prediction,) = task["predictions"]
+    for box, region in zip(boxes, prediction["result"], strict=True):
+        value = region["value"]
+        x1, y1 = value["x"] * width / 100, value["y"] * height / 100
+        back = (x1, y1, x1 + value["width"] * width / 100, y1 + value["height"] * height / 100)
+        np.testing.assert_allclose(back, (box.x1, box.y1, box.x2, box.y2), atol=0.5, rtol=0)
+        assert value["x"] + value["width"] <= 100.00001
+
+
+def test_all_boxes_are_in_one_prediction_and_no_box_gives_none() -> None:
+    tasks = _tasks([_image(_box(0, 0, 9, 9, "a"), _box(1, 1, 9, 9, "b", "日本")), _image(image_id="j")])
+    assert [len(task["predictions"]) for task in tasks] == [1, 0]
+    assert len(tasks[0]["predictions"][0]["result"]) == 2
+
+
+def test_boxes_outside_are_dropped_and_counted() -> None:
+    counts = write_label_studio(
+        io.StringIO(), [_image(_box(-9, 0, 0, 9, "a"), _box(-9, 0, 5, 9, "b"))], CLASSES, model_version="m"
+    )
+    assert (counts.n_images, counts.n_boxes, counts.n_dropped_boxes) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([_image(), _image()], "'i' is in this manifest twice"),
+        ([_image(_box(0, 0, 9, 9), _box(1, 1, 9, 9))], "share a detection_id"),
+        ([_image(_box(0, 0, 9, 9, label="bus"))], "'bus' is not a class"),
+    ],
+)
+def test_what_the_tool_would_refuse_or_hide_is_refused(images: list[ManifestImage], message: str) -> None:
+    with pytest.raises(QuarryError, match=message):
+        _tasks(images)
+
+
+def test_no_image_is_an_empty_array() -> None:
+    assert _tasks([]) == []
+
+
+def test_the_labeling_config_names_what_the_tasks_name() -> None:
+    view = ElementTree.fromstring(labeling_config(CLASSES))
+    image, labels = view.find("Image"), view.find("RectangleLabels")
+    assert image is not None
+    assert labels is not None
+    assert (image.get("name"), image.get("value")) == ("image", "$image")
+    assert (labels.get("name"), labels.get("toName")) == ("label", "image")
+    assert [label.get("value") for label in labels] == CLASSES
+    assert len({label.get("background") for label in labels}) == 3
+
+
+def test_eighty_classes_have_eighty_colours() -> None:
+    view = ElementTree.fromstring(labeling_config([f"class {k}" for k in range(80)]))
+    assert len({label.get("background") for label in view.iter("Label")}) == 80
+
+
+def test_a_control_character_is_refused() -> None:
+    with pytest.raises(QuarryError, match="control"):
+        labeling_config(["car\x00"])

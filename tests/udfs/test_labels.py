@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from conf.errors import QuarryError
+from udfs.labels import LABEL_SCHEMA, coco_label_batches
+
+LABEL_IDS = {"car": 1, "person": 2}
+
+
+def _document() -> dict[str, Any]:
+    return {
+        "images": [
+            {"id": 1, "file_name": "a.jpg", "width": 100, "height": 80},
+            {"id": 2, "file_name": "b.jpg", "width": 100, "height": 80, "quarry_image_id": "q-2"},
+        ],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 7, "bbox": [10, 20, 30.5, 40], "iscrowd": 0},
+            {"id": 2, "image_id": 1, "category_id": 3, "bbox": [0, 0, 5, 5], "iscrowd": 1},
+            {"id": 3, "image_id": 1, "category_id": 9, "bbox": [0, 0, 5, 5]},
+        ],
+        "categories": [{"id": 3, "name": "car"}, {"id": 7, "name": "person"}],
+    }
+
+
+def _rows(uris: list[str], label_ids: dict[str, int]) -> list[dict[str, Any]]:
+    batch = pa.RecordBatch.from_pydict({"uri": pa.array(uris, pa.string())})
+    found = list(coco_label_batches(iter([batch]), label_ids))
+    assert all(one.schema == LABEL_SCHEMA for one in found)
+    return [row for one in found for row in one.to_pylist()]
+
+
+def _write(path: Path, document: dict[str, Any]) -> str:
+    path.write_text(json.dumps(document))
+    return str(path)
+
+
+def test_boxes_are_corners_with_the_model_s_labels(tmp_path: Path) -> None:
+    rows = _rows([_write(tmp_path / "a.json", _document())], LABEL_IDS)
+    truths = [row for row in rows if row["boxes"] is not None]
+    assert [(row["file_name"], row["quarry_image_id"]) for row in truths] == [
+        ("a.jpg", None),
+        ("b.jpg", "q-2"),
+    ]
+    person, car = truths[0]["boxes"]
+    assert person == {
+        "label": 2,
+        "label_name": "person",
+        "x1": 10.0,
+        "y1": 20.0,
+        "x2": 40.5,
+        "y2": 60.0,
+        "iscrowd": False,
+        "status": "labeled",
+        "source": "coco",
+        "detection_id": None,
+    }
+    assert (car["label"], car["iscrowd"]) == (1, True)
+    assert truths[1]["boxes"] == []
+
+
+def test_what_is_left_out_has_a_reason_and_no_boxes(tmp_path: Path) -> None:
+    rows = _rows([_write(tmp_path / "a.json", _document())], LABEL_IDS)
+    (rejected,) = [row for row in rows if row["boxes"] is None]
+    assert rejected["reject_kind"] == "annotation"
+    assert "category_id 9" in rejected["reject_reason"]
+    assert rejected["file_name"] == "a.jpg"
+
+
+def test_without_a_model_labels_keep_their_names_only(tmp_path: Path) -> None:
+    row = next(r for r in _rows([_write(tmp_path / "a.json", _document())], {}) if r["boxes"])
+    assert [(box["label"], box["label_name"]) for box in row["boxes"]] == [(None, "person"), (None, "car")]
+
+
+def test_files_are_read_one_after_the_other_whatever_the_batch_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uris = [_write(tmp_path / f"{i} %20.json", _document()) for i in range(3)]
+    whole = _rows(uris, LABEL_IDS)
+    monkeypatch.setattr("udfs.labels.ROWS_PER_BATCH", 2)
+    assert _rows(uris, LABEL_IDS) == whole
+    assert len(whole) == 9
+    assert _rows([], LABEL_IDS) == []
+
+
+def test_a_class_the_model_does_not_know_is_refused(tmp_path: Path) -> None:
+    uri = _write(tmp_path / "a.json", _document())
+    with pytest.raises(QuarryError, match="class 'person' is unknown to the model; known: car"):
+        _rows([uri], {"car": 1})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "0 bytes"),
+        (b"{", "not JSON"),
+        (b"\xff\xfe\x00", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[]", "expected a COCO object"),
+        (b'{"images": []}', "annotations"),
+    ],
+)
+def test_a_file_that_is_not_coco_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "bad.json"
+    path.write_bytes(content)
+    with pytest.raises(QuarryError, match=message) as caught:
+        _rows([str(path)], LABEL_IDS)
+    assert "bad.json" in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(QuarryError, match=r"label file .*absent\.json"):
+        _rows([str(tmp_path / "absent.json")], LABEL_IDS)

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs as pafs
+import pytest
+
+from udfs import published_file
+from udfs.published_file import file_sha256, published
+
+
+class BucketLike:
+    """As an object store: no folders, no rename, and a stream publishes what it has when it is closed."""
+
+    type_name = "s3"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def open_output_stream(self, path: str) -> Any:
+        return pafs.LocalFileSystem().open_output_stream(str(self.root / path))
+
+
+@pytest.fixture(params=["file system", "object store"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    if request.param == "object store":
+        monkeypatch.setattr(
+            published_file, "filesystem_and_path", lambda uri: (BucketLike(tmp_path), Path(uri).name)
+        )
+    return tmp_path
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_whole_text_appears_at_the_end(folder: Path) -> None:
+    text = "line ü\n" * 400_000
+    with published(str(folder / "a.txt")) as stream:
+        stream.write(text)
+        assert "a.txt" not in _names(folder)
+    assert _names(folder) == ["a.txt"]
+    assert (folder / "a.txt").read_bytes() == text.encode()
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, GeneratorExit])
+@pytest.mark.parametrize("written", ["", "part", "part" * 100_000])
+def test_an_error_leaves_nothing(folder: Path, error: type[BaseException], written: str) -> None:
+    with pytest.raises(error), published(str(folder / "a.txt")) as stream:
+        stream.write(written)
+        raise error
+    assert _names(folder) == []
+
+
+def test_an_error_leaves_the_old_file_as_it_was(folder: Path) -> None:
+    (folder / "a.txt").write_text("old")
+    with pytest.raises(ValueError, match="stop"), published(str(folder / "a.txt")) as stream:
+        stream.write("new")
+        raise ValueError("stop")
+    assert (folder / "a.txt").read_text() == "old"
+    assert _names(folder) == ["a.txt"]
+
+
+def test_an_old_file_is_replaced(folder: Path) -> None:
+    (folder / "a.txt").write_text("old and longer")
+    with published(str(folder / "a.txt")) as stream:
+        stream.write("new")
+    assert (folder / "a.txt").read_text() == "new"
+    assert _names(folder) == ["a.txt"]
+
+
+@pytest.mark.parametrize("name", ["new folder/with %20/a.txt", "a.txt"])
+@pytest.mark.parametrize("style", ["{}", "file:{}", "file://{}"])
+def test_folders_are_made_and_names_are_literal(tmp_path: Path, name: str, style: str) -> None:
+    with published(style.format(tmp_path / name)) as stream:
+        stream.write("x")
+    assert (tmp_path / name).read_text() == "x"
+
+
+def test_a_bare_name_is_written_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with published("a.txt") as stream:
+        stream.write("x")
+    assert (tmp_path / "a.txt").read_text() == "x"
+
+
+def test_the_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 5000
+    (tmp_path / "a b").write_bytes(content)
+    assert file_sha256(str(tmp_path / "a b")) == hashlib.sha256(content).hexdigest()

@@ -1,0 +1,109 @@
+"""Ground truth out of label files, one Arrow row an image; mapInArrow-shaped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from conf.errors import QuarryError
+from udfs.coco_format import coco_truths
+from udfs.image_files import ImageFault, read_bytes
+from udfs.manifest import RejectedItem, TruthImage
+
+TRUTH_BOX_TYPE = pa.struct(
+    [
+        ("label", pa.int32()),
+        ("label_name", pa.string()),
+        ("x1", pa.float32()),
+        ("y1", pa.float32()),
+        ("x2", pa.float32()),
+        ("y2", pa.float32()),
+        ("iscrowd", pa.bool_()),
+        ("status", pa.string()),
+        ("source", pa.string()),
+        ("detection_id", pa.string()),
+    ]
+)
+LABEL_SCHEMA = pa.schema(
+    [
+        ("file_name", pa.string()),
+        ("quarry_image_id", pa.string()),
+        ("boxes", pa.list_(TRUTH_BOX_TYPE)),
+        ("reject_kind", pa.string()),
+        ("reject_reason", pa.string()),
+    ]
+)
+ROWS_PER_BATCH = 1_000
+
+
+def coco_label_batches(
+    batches: Iterator[pa.RecordBatch], label_ids: dict[str, int]
+) -> Iterator[pa.RecordBatch]:
+    """Rows of COCO annotation files: truths of images, and what was rejected with its reason.
+
+    Args:
+        batches: Column `uri`: a COCO JSON file each.
+        label_ids: Class name to the model's label id; empty when no model is known yet, then `label` stays
+            null.
+
+    Yields:
+        Batches of LABEL_SCHEMA; a row has either boxes (perhaps none), or reject_kind and reject_reason.
+
+    Raises:
+        QuarryError: A file is not COCO, or names a class the model does not know.
+    """
+    for batch in batches:
+        for uri in batch.column("uri").to_pylist():
+            rows: list[dict[str, Any]] = []
+            for item in _items(uri):
+                rows.append(
+                    _rejected(item) if isinstance(item, RejectedItem) else _truth(item, uri, label_ids)
+                )
+                if len(rows) >= ROWS_PER_BATCH:
+                    yield pa.RecordBatch.from_pylist(rows, schema=LABEL_SCHEMA)
+                    rows = []
+            if rows:
+                yield pa.RecordBatch.from_pylist(rows, schema=LABEL_SCHEMA)
+
+
+def _items(uri: str) -> Iterator[TruthImage | RejectedItem]:
+    document = _document(uri)
+    try:
+        return coco_truths(document)
+    except QuarryError as error:
+        raise QuarryError(f"label file {uri}: {error}") from None
+
+
+def _document(uri: str) -> dict[str, Any]:
+    try:
+        document = json.loads(read_bytes(uri))
+    except ImageFault as fault:
+        raise QuarryError(f"label file {uri}: {fault.message}") from None
+    except (ValueError, RecursionError) as error:
+        raise QuarryError(f"label file {uri}: not JSON: {str(error).splitlines()[0]}") from None
+    if not isinstance(document, dict):
+        raise QuarryError(f"label file {uri}: expected a COCO object with images, annotations and categories")
+    return document
+
+
+def _truth(image: TruthImage, uri: str, label_ids: dict[str, int]) -> dict[str, Any]:
+    boxes = []
+    for box in image.boxes:
+        if label_ids and box.label_name not in label_ids:
+            raise QuarryError(
+                f"label file {uri}: class {box.label_name!r} is unknown to the model; "
+                f"known: {', '.join(label_ids)}"
+            )
+        corners = {"x1": box.x1, "y1": box.y1, "x2": box.x2, "y2": box.y2}
+        boxes.append(
+            {"label": label_ids.get(box.label_name), "label_name": box.label_name, **corners}
+            | {"iscrowd": box.iscrowd, "status": "labeled", "source": "coco"}
+        )
+    return {"file_name": image.file_name, "quarry_image_id": image.quarry_image_id, "boxes": boxes}
+
+
+def _rejected(item: RejectedItem) -> dict[str, Any]:
+    return {"file_name": item.file_name, "reject_kind": item.kind, "reject_reason": item.reason}

@@ -1,0 +1,70 @@
+"""Writes a text file so that others see it whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+import pyarrow.fs as pafs
+
+from udfs.image_files import filesystem_and_path
+
+OBJECT_STORES = frozenset({"s3", "gcs", "abfs"})
+CHUNK_BYTES = 1 << 20
+
+
+@contextmanager
+def published(uri: str) -> Iterator[IO[str]]:
+    """A text stream whose content appears at `uri` only when the block ends without an error.
+
+    Object stores get the whole file from a local temporary one, because closing their streams publishes what
+    is there, also after an error; file systems get a file beside the target, then a rename.
+
+    Args:
+        uri: Path or URI of the file; folders are made.
+    """
+    filesystem, path = filesystem_and_path(uri)
+    writing = _uploaded if filesystem.type_name in OBJECT_STORES else _renamed
+    with writing(filesystem, path) as raw:
+        stream = io.TextIOWrapper(raw, encoding="utf-8", newline="\n")
+        try:
+            yield stream
+        finally:
+            stream.detach()
+
+
+@contextmanager
+def _uploaded(filesystem: pafs.FileSystem, path: str) -> Iterator[IO[bytes]]:
+    with tempfile.TemporaryFile() as spool:
+        yield spool
+        spool.seek(0)
+        with filesystem.open_output_stream(path) as target:
+            shutil.copyfileobj(spool, target, CHUNK_BYTES)
+
+
+@contextmanager
+def _renamed(filesystem: pafs.FileSystem, path: str) -> Iterator[IO[bytes]]:
+    filesystem.create_dir(path.rpartition("/")[0] or ".", recursive=True)
+    part = f"{path}.part"
+    try:
+        with filesystem.open_output_stream(part) as target:
+            yield target
+        filesystem.move(part, path)
+    except BaseException:
+        filesystem.delete_file(part)
+        raise
+
+
+def file_sha256(uri: str) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    filesystem, path = filesystem_and_path(uri)
+    digest = hashlib.sha256()
+    with filesystem.open_input_stream(path) as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
