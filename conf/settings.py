@@ -177,8 +177,8 @@ class TrainSettings(Section):
     architecture: Literal["small_fasterrcnn", "small_retinanet"] = Field(
         "small_fasterrcnn", description="torchvision detector on the small backbone"
     )
-    epochs: Positive = Field(24, description="passes over the training images")
-    batch_size: Positive = Field(8, description="images per step")
+    epochs: Positive = Field(16, description="passes over the training images")
+    batch_size: Positive = Field(4, description="images per step")
     learning_rate: Annotated[float, Field(gt=0.0)] = Field(2e-3, description="peak of the one-cycle schedule")
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(1e-4, description="AdamW weight decay")
     min_size: Positive = Field(288, description="shorter side fed to the model (px)")

@@ -7,7 +7,7 @@ import sys
 
 from conf.settings import Settings
 from jobs.command import Job, add_cycle_flag, add_model_flag
-from jobs.tables_shown import show_ndcg
+from jobs.tables_shown import show_evaluation
 from pipelines.cycle import require_cycle_name
 from pipelines.evaluate import evaluate
 from pipelines.models import model_named
@@ -23,7 +23,7 @@ def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
     require_cycle_name(args.cycle)
     model = model_named(run, args.model)
     evaluate(run, args.cycle, model, settings.score, settings.evaluate, settings.seed)
-    show_ndcg(run, args.cycle, model.model_id)
+    show_evaluation(run, args.cycle, model.model_id)
 
 
 JOB = Job(

@@ -8,13 +8,14 @@ import sys
 from conf.errors import QuarryError
 from conf.settings import Settings
 from jobs.command import DEFAULT_CYCLE, Job, add_cycle_flag
-from jobs.tables_shown import show, show_ndcg, sql_views
+from jobs.tables_shown import show, show_evaluation
 from pipelines.cycle import cycle_row, require_cycle_name, run_cycle
 from pipelines.detect import known_detector
 from pipelines.ingest import is_folder
 from pipelines.report import sql_examples
 from pipelines.run import Run
 from pipelines.sample_lake import make_sample_lake
+from pipelines.sql import register_tables
 
 SHOWN_IMAGES = 10
 
@@ -40,14 +41,14 @@ def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
 
 
 def _show_outcome(run: Run, settings: Settings, args: argparse.Namespace) -> None:
-    run.store.register_views(sql_views(settings))
+    register_tables(run, settings.score)
     examples = sql_examples(settings)
     run.tell(f"\nhardest images for {settings.acquire.query}:")
     show(run, run.store.session.sql(examples[0].sql), rows=SHOWN_IMAGES)
     row = cycle_row(run, args.cycle)
     if row is not None and any(key.startswith("evaluate.") for key in row.counts):
         run.tell("")
-        show_ndcg(run, args.cycle, row.model_id)
+        show_evaluation(run, args.cycle, row.model_id)
     config = f"--config {args.config}" if args.config else f"--root {run.store.root}"
     run.tell("\nSQL to try next:")
     for example in examples:

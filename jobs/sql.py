@@ -10,8 +10,9 @@ from pyspark.errors import AnalysisException, ParseException
 from conf.errors import QuarryError
 from conf.settings import Settings
 from jobs.command import Job
-from jobs.tables_shown import show, sql_views
+from jobs.tables_shown import show
 from pipelines.run import Run
+from pipelines.sql import register_tables
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +23,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
-    names = run.store.register_views(sql_views(settings))
+    names = register_tables(run, settings.score)
     if not names:
         raise QuarryError(
             f"no tables under {run.store.root}: run `quarry run_cycle` or `quarry ingest` first"

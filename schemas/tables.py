@@ -98,7 +98,9 @@ QUARANTINE = Table(
         _required("uri", "STRING", "where the file is"),
         _required("stage", "STRING", "stage that failed: ingest or detect"),
         _required(
-            "error_class", "STRING", "kind of failure: empty, not_an_image, truncated, unreadable, too_large"
+            "error_class",
+            "STRING",
+            "missing, empty, not_an_image, truncated, unreadable, too_large or undetectable",
         ),
         _required("message", "STRING", "what the reader said"),
         _required("attempts", "INT", "times the stage tried"),

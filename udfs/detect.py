@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from conf.errors import QuarryError
 from conf.settings import DetectorSettings, DetectSettings
 from udfs.image_files import ImageFault, decode_rgb, read_bytes
 
@@ -123,27 +124,34 @@ def _detect_group(
     contents = [read.result() for read in reads]
     readable = [i for i, content in enumerate(contents) if not isinstance(content, ImageFault)]
     start_s = time.perf_counter()
-    found = dict(
-        zip(readable, model.predict([contents[i] for i in readable]) if readable else [], strict=True)
-    )
+    found = dict(zip(readable, _predicted(model, [contents[i] for i in readable]), strict=True))
     latency_ms = (time.perf_counter() - start_s) * 1000 / max(len(readable), 1)
     rows = []
-    for i, (image_id, uri, content) in enumerate(zip(image_ids, uris, contents, strict=True)):
-        row: dict[str, Any] = {
-            "image_id": image_id,
-            "uri": uri,
-            "model_id": model.model_id,
-            "view": ORIGINAL_VIEW,
-        }
-        if isinstance(content, ImageFault):
-            row |= {"error_class": content.error_class, "message": content.message}
+    for i, (image_id, uri) in enumerate(zip(image_ids, uris, strict=True)):
+        row: dict[str, Any] = {"image_id": image_id, "uri": uri}
+        row |= {"model_id": model.model_id, "view": ORIGINAL_VIEW}
+        outcome = found.get(i, contents[i])
+        if isinstance(outcome, ImageFault):
+            row |= {"error_class": outcome.error_class, "message": outcome.message}
         else:
-            height, width = content.shape[:2]
-            structs = detection_structs(image_id, model.model_id, found[i], model.classes)
+            height, width = contents[i].shape[:2]
+            structs = detection_structs(image_id, model.model_id, outcome, model.classes)
             row |= {"width": width, "height": height, "latency_ms": latency_ms}
             row |= {"detections": structs, "n_detections": len(structs)}
         rows.append(row)
     return pa.RecordBatch.from_pylist(rows, schema=DETECT_SCHEMA)
+
+
+def _predicted(model: Detector, images: Sequence[NDArray[np.uint8]]) -> list[Detections | ImageFault]:
+    """Detections of each image; one that the model refuses becomes a fault and spares the others."""
+    if not images:
+        return []
+    try:
+        return list(model.predict(images))
+    except QuarryError as error:
+        if len(images) == 1:
+            return [ImageFault("undetectable", str(error))]
+        return [outcome for image in images for outcome in _predicted(model, [image])]
 
 
 def detection_structs(

@@ -16,6 +16,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 # and silencing its warning for each image is not safe among reader threads.
 Image.MAX_IMAGE_PIXELS = None
 
+# Pillow would hand others, EPS for one, to programs on the machine.
+IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 HEADER_BYTES = 1 << 16
 S3_SCHEMES = frozenset({"s3", "s3a", "s3n"})
 EXIF_ORIENTATION = 0x0112
@@ -26,7 +28,7 @@ class ImageFault(Exception):
     """Why one image could not be used.
 
     Attributes:
-        error_class: missing, empty, not_an_image, truncated, too_large or unreadable.
+        error_class: missing, empty, not_an_image, truncated, too_large, unreadable or undetectable.
         message: What the reader said.
     """
 
@@ -138,7 +140,7 @@ def rgb_image(image: Image.Image) -> Image.Image:
 
 
 def _open_image(file: object, max_pixels: int) -> Image.Image:
-    image = Image.open(file)  # type: ignore[arg-type]
+    image = Image.open(file, formats=IMAGE_FORMATS)  # type: ignore[arg-type]
     width, height = image.size
     if width * height > max_pixels:
         image.close()

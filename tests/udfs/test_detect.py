@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from conf.errors import QuarryError
 from conf.settings import DetectorSettings, DetectSettings
 from detectors.detections import Detections
 from udfs import detect
@@ -164,3 +165,19 @@ def test_a_model_that_keeps_no_logits_leaves_them_out(
         model, "_found", lambda n: Detections(whole(n).boxes_xyxy, whole(n).scores, whole(n).labels)
     )
     assert [d["logits"] for d in _rows(files)[-1]["detections"]] == [None] * 7
+
+
+def test_an_image_the_model_refuses_spares_the_others(model: BrightnessDetector, files: list[str]) -> None:
+    usable = _without_times(_rows(files))
+    predict = model.predict
+
+    def picky(images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        if any(image[0, 0, 0] == 3 for image in images):
+            raise QuarryError("too thin for the model")
+        return predict(images)
+
+    model.predict = picky  # type: ignore[method-assign]
+    rows = _without_times(_rows(files))
+    refused = [row for row in rows if row["error_class"] == "undetectable"]
+    assert [row["message"] for row in refused] == ["too thin for the model"]
+    assert [row for row in rows if row not in refused] == [row for row in usable if row["n_detections"] != 3]
