@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
 import re
@@ -147,23 +146,16 @@ def fetch_delta_jars(folder: Path) -> list[Path]:
         The jars now in the folder.
 
     Raises:
-        QuarryError: Maven Central could not be reached; the message ends with Ivy's last words.
+        QuarryError: Maven Central could not be reached; the message ends with the cause Ivy named.
     """
     require_java()
     import pyspark
 
     submit = Path(pyspark.__file__).parent / "bin" / "spark-submit"
-    script = f"spark.jars.packages={DELTA_PACKAGE}"
-    ivy = folder / "ivy"
+    ivy = folder.resolve() / "ivy"
+    no_op = Path(__file__).with_name("no_op.py")
     done = subprocess.run(
-        [
-            str(submit),
-            "--conf",
-            script,
-            "--conf",
-            f"spark.jars.ivy={ivy}",
-            str(Path(__file__).with_name("no_op.py")),
-        ],
+        [str(submit), "--packages", DELTA_PACKAGE, "--conf", f"spark.jars.ivy={ivy}", str(no_op)],
         capture_output=True,
         text=True,
         check=False,
@@ -171,14 +163,15 @@ def fetch_delta_jars(folder: Path) -> list[Path]:
     )
     jars = [jar for jar in ivy.glob("jars/*.jar") if jar.name.startswith(DELTA_JAR_PREFIXES)]
     if done.returncode != 0 or not jars:
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise QuarryError(f"{DELTA_PACKAGE} could not be fetched from Maven Central: {last}")
+        raise QuarryError(f"{DELTA_PACKAGE} could not be fetched from Maven Central: {_cause(done.stderr)}")
     for jar in jars:
         shutil.copy2(jar, folder / jar.name)
     shutil.rmtree(ivy)
     return sorted(folder.glob("*.jar"))
 
 
-def spark_version() -> str:
-    """Version of the installed pyspark."""
-    return importlib.metadata.version("pyspark")
+def _cause(log: str) -> str:
+    """The line of a JVM's log that names the failure, rather than its stack."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    named = [line for line in lines if "Exception" in line or "ERROR" in line and not line.startswith("at ")]
+    return (named or lines or ["no output"])[-1]

@@ -81,7 +81,9 @@ def run_detector(
     """One row per image: detections, or the fault. Paths go to the workers, never pixels."""
     worker = partial(detect_batches, detector=detector, run=settings, max_pixels=max_pixels)
     tasks = max(1, -(-n_images // settings.images_per_task))
-    return images.repartition(tasks, "image_id").mapInArrow(worker, from_arrow_schema(DETECT_SCHEMA))
+    # Sorted, so that the same images share a batch on every cluster: sums of floats depend on their order.
+    parts = images.repartition(tasks, "image_id").sortWithinPartitions("image_id")
+    return parts.mapInArrow(worker, from_arrow_schema(DETECT_SCHEMA))
 
 
 @lru_cache(maxsize=4)

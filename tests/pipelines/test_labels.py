@@ -1,0 +1,84 @@
+"""Labels land on the right image, the rest is counted with its reason, and a repeat changes nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from pyspark.sql import SparkSession
+
+from conf.errors import QuarryError
+from conf.settings import LakeSettings
+from pipelines.ingest import ingest
+from pipelines.labels import import_coco_labels
+from pipelines.run import Run
+from pipelines.tables import TableStore
+from tests.small_lake import rows
+
+
+@pytest.fixture
+def run(session: SparkSession, tmp_path: Path) -> Run:
+    """Three ingested images, two of them of the same stem in different folders."""
+    for name in ("a/x.jpg", "b/x.jpg", "b/y z.jpg"):
+        (tmp_path / "lake" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (100, 80)).save(tmp_path / "lake" / name)
+    made = Run(store=TableStore(session, str(tmp_path / "tables")))
+    ingest(made, LakeSettings(uri=str(tmp_path / "lake")))
+    return made
+
+
+def coco(names: list[str], boxes: list[tuple[int, list[float]]]) -> dict[str, Any]:
+    """A COCO document; a box is (index of its image, xywh)."""
+    return {
+        "images": [{"id": i, "file_name": name, "width": 100, "height": 80} for i, name in enumerate(names)],
+        "annotations": [
+            {"id": k, "image_id": i, "category_id": 3, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+            for k, (i, box) in enumerate(boxes, start=1)
+        ],
+        "categories": [{"id": 3, "name": "cell"}],
+    }
+
+
+def test_labels_find_their_images_by_path(run: Run, tmp_path: Path) -> None:
+    document = coco(
+        ["b/x.jpg", "b/y z.jpg", "c/x.jpg"], [(0, [10, 20, 30, 40]), (2, [1, 1, 5, 5]), (0, [0, 0, -4, 5])]
+    )
+    (tmp_path / "labels.json").write_text(json.dumps(document))
+    told: list[str] = []
+    teller = Run(store=run.store, tell=told.append)
+    counts = import_coco_labels(teller, str(tmp_path / "labels.json"), "eval", "c1", None)
+    assert counts == {"images": 2, "boxes": 1, "not_in_lake": 1, "rejected": 1}
+    assert any("rejected 1 x annotation" in line for line in told)
+    path_of = {row["image_id"]: row["path"] for row in rows(run.store.root, "images")}
+    found = {path_of[row["image_id"]]: row for row in rows(run.store.root, "ground_truth")}
+    assert set(found) == {"b/x.jpg", "b/y z.jpg"} and found["b/y z.jpg"]["boxes"] == []
+    (box,) = found["b/x.jpg"]["boxes"]
+    assert (box["x1"], box["y1"], box["x2"], box["y2"], box["label_name"]) == (10.0, 20.0, 40.0, 60.0, "cell")
+    before = rows(run.store.root, "ground_truth", volatile=True)
+    later = Run(store=run.store)
+    import_coco_labels(later, str(tmp_path / "labels.json"), "eval", "c2", None)
+    assert rows(run.store.root, "ground_truth", volatile=True) == before
+
+
+def test_a_folder_of_files_is_imported_and_corrections_supersede(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "labels" / "day=1"
+    folder.mkdir(parents=True)
+    (folder / "one.json").write_text(json.dumps(coco(["a/x.jpg"], [(0, [1, 2, 3, 4])])))
+    (folder / "two.json").write_text(json.dumps(coco(["b/x.jpg"], [])))
+    assert import_coco_labels(run, str(tmp_path / "labels"), "eval", "c1", None)["images"] == 2
+    (folder / "one.json").write_text(json.dumps(coco(["a/x.jpg"], [(0, [5, 6, 7, 8])])))
+    import_coco_labels(run, str(folder / "one.json"), "eval", "c2", None)
+    boxes = [row["boxes"] for row in rows(run.store.root, "ground_truth") if row["boxes"]]
+    assert len(boxes) == 1 and boxes[0][0]["x1"] == 5.0
+
+
+def test_labels_of_another_lake_are_refused(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text(json.dumps(coco(["elsewhere.jpg"], [])))
+    with pytest.raises(QuarryError, match=r"none of its images is in the lake.*elsewhere\.jpg"):
+        import_coco_labels(run, str(tmp_path / "labels.json"), "eval", "c1", None)
+    with pytest.raises(QuarryError, match="no such file or folder"):
+        import_coco_labels(run, str(tmp_path / "nothing.json"), "eval", "c1", None)
+    assert not (tmp_path / "tables" / "ground_truth").exists()
