@@ -9,13 +9,27 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Positive = Annotated[int, Field(ge=1)]
 QueryName = str
+
+
+def location(uri: str) -> str:
+    """A path as every process sees it: relative ones count from here; URIs stay as they are."""
+    return uri if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", uri) else str(Path(uri).expanduser().absolute())
+
+
+def _weights_location(name_or_uri: str) -> str:
+    return location(name_or_uri) if Path(name_or_uri).is_file() else name_or_uri
+
+
+Location = Annotated[str, AfterValidator(location)]
+WeightsLocation = Annotated[str, AfterValidator(_weights_location)]
 
 
 class Section(BaseModel):
@@ -36,15 +50,17 @@ class SparkSettings(Section):
         None,
         description="tasks per Delta log replay; none: Delta's default (50), right for large tables only",
     )
-    jars_dir: str | None = Field(None, description="folder of Delta jars for machines without Maven Central")
+    jars_dir: Location | None = Field(
+        None, description="folder of Delta jars for machines without Maven Central"
+    )
     conf: dict[str, str] = Field(default_factory=dict, description="further Spark settings, key: value")
 
 
 class LakeSettings(Section):
     """Where the images are and how they are named."""
 
-    uri: str | None = Field(None, description="root folder of the images (path, s3://, gs://, hdfs://)")
-    listing: str | None = Field(
+    uri: Location | None = Field(None, description="root folder of the images (path, s3://, gs://, hdfs://)")
+    listing: Location | None = Field(
         None, description="Parquet or CSV with a column `uri` instead of a walk (s3 inventories, 10^7 files)"
     )
     dataset: str = Field("default", description="dataset name where the layout has no dataset= folder")
@@ -57,7 +73,7 @@ class LakeSettings(Section):
     sequence_pattern: str | None = Field(
         None, description="regular expression on the path with groups `sequence` and `frame`, for videos"
     )
-    labels: str | None = Field(None, description="COCO JSON file or folder of them, imported by a cycle")
+    labels: Location | None = Field(None, description="COCO JSON file or folder of them, imported by a cycle")
     labels_split: Literal["train", "eval"] = Field(
         "eval", description="eval: held-out truth to measure with; train: labels that were trained on"
     )
@@ -79,8 +95,8 @@ class DetectorSettings(Section):
     """Which detector runs, and the adapter settings that are part of a model's identity."""
 
     name: str = Field("street", description="name people know the model by")
-    weights: str = Field(
-        "sample", description="`sample`, a checkpoint file or URI, or a torchvision weights name"
+    weights: Annotated[str, AfterValidator(lambda uri: location(uri) if Path(uri).is_file() else uri)] = (
+        Field("sample", description="`sample`, a checkpoint file or URI, or a torchvision weights name")
     )
     architecture: str | None = Field(
         None, description="torchvision builder (fasterrcnn_resnet50_fpn, ...); none: as the checkpoint says"
@@ -157,7 +173,7 @@ class ExportSettings(Section):
     formats: tuple[Literal["coco", "label_studio"], ...] = Field(
         ("coco", "label_studio"), description="manifest formats"
     )
-    folder: str | None = Field(None, description="where manifests go; none: <root>/exports")
+    folder: Location | None = Field(None, description="where manifests go; none: <root>/exports")
     pre_annotate_above: Probability = Field(0.5, description="send detections at or above as pre-annotations")
     uri_prefix: str | None = Field(None, description="replace the lake's root by this prefix in image URIs")
 
@@ -165,7 +181,7 @@ class ExportSettings(Section):
 class ReportSettings(Section):
     """What one report shows."""
 
-    path: str | None = Field(None, description="HTML file to write; none: <root>/reports/<cycle>.html")
+    path: Location | None = Field(None, description="HTML file to write; none: <root>/reports/<cycle>.html")
     hardest: Positive = Field(6, description="pictures of the hardest images per query")
     easiest: Positive = Field(3, description="pictures of the easiest images per query")
     thumbnail_px: Annotated[int, Field(ge=64, le=2048)] = Field(448, description="width of a picture (px)")
@@ -206,7 +222,7 @@ class SampleLakeSettings(Section):
 class Settings(Section):
     """All sections: what a profile, `--set` and the flags resolve to."""
 
-    root: str | None = Field(None, description="where the tables live (path or URI)")
+    root: Location | None = Field(None, description="where the tables live (path or URI)")
     seed: int = Field(0, description="seed of samples, ties and controls")
     spark: SparkSettings = SparkSettings()
     lake: LakeSettings = LakeSettings()

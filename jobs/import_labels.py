@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from conf.settings import Settings
+from conf.settings import Settings, location
 from jobs.command import Job
 from pipelines.cycle import require_cycle_name
 from pipelines.labels import import_coco_labels
@@ -15,7 +15,7 @@ from pipelines.run import Run
 
 def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--labels", metavar="COCO", required=True, help="COCO JSON: a file or a folder of them"
+        "--labels", type=location, metavar="COCO", required=True, help="COCO JSON: a file or a folder of them"
     )
     parser.add_argument(
         "--split",

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from conf.errors import QuarryError
-from conf.settings import Settings
+from conf.settings import Settings, location
 from jobs.command import DEFAULT_CYCLE, Job, add_cycle_flag
 from jobs.tables_shown import show, show_evaluation
 from pipelines.cycle import cycle_row, require_cycle_name, run_cycle
@@ -14,7 +14,7 @@ from pipelines.detect import known_detector
 from pipelines.ingest import is_folder
 from pipelines.report import sql_examples
 from pipelines.run import Run
-from pipelines.sample_lake import make_sample_lake
+from pipelines.sample_lake import is_made, make_sample_lake
 from pipelines.sql import register_tables
 
 SHOWN_IMAGES = 10
@@ -24,15 +24,16 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     add_cycle_flag(parser)
     parser.add_argument(
         "--sample-lake",
+        type=location,
         metavar="DIR",
-        help="write the built-in sample lake there first, unless it is there already",
+        help="write the built-in sample lake there first, unless it is there whole",
     )
 
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
     require_cycle_name(args.cycle)
     known_detector(settings.detector)
-    if args.sample_lake is not None and not is_folder(args.sample_lake):
+    if args.sample_lake is not None and not is_made(args.sample_lake, settings.sample_lake):
         make_sample_lake(run, args.sample_lake, settings.sample_lake)
     if settings.lake.uri is not None and not is_folder(settings.lake.uri):
         raise QuarryError(f"lake.uri {settings.lake.uri}: no such folder; give the root folder of the images")

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from pyspark.sql import SparkSession
@@ -74,6 +75,8 @@ def _session_conf(settings: SparkSettings, *, submitted: bool) -> dict[str, str]
         if conf["spark.master"].startswith("local"):
             conf["spark.driver.host"] = conf["spark.driver.bindAddress"] = "127.0.0.1"
             conf["spark.ui.enabled"] = "false"
+            # Spark makes this folder though no table of ours is ever in it.
+            conf["spark.sql.warehouse.dir"] = str(Path(tempfile.gettempdir()) / "quarry-warehouse")
         log_settings = Path(__file__).with_name("log4j2.properties").as_uri()
         conf["spark.driver.extraJavaOptions"] = f"-Dlog4j2.configurationFile={log_settings}"
         if settings.driver_memory is not None:

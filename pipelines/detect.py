@@ -66,7 +66,7 @@ def detect(
 
 def not_yet_detected(images: DataFrame, run: Run, model_id: str) -> DataFrame:
     """Readable images that this model has neither detected nor quarantined since they last changed."""
-    done = run.store.read(DETECTIONS).where(
+    done = run.store.read(DETECTIONS, pinned=True).where(
         (F.col("model_id") == model_id) & (F.col("view") == ORIGINAL_VIEW)
     )
     known = done.select("image_id", "ts").unionByName(unresolved(run).withColumnRenamed("last_ts", "ts"))

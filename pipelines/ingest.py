@@ -47,13 +47,14 @@ def ingest(run: Run, lake: LakeSettings) -> dict[str, int]:
         )
     _require_unique_ids(files)
     run.tell(f"{n_files:,} image files found")
-    fresh = files.transform(new_or_changed, run.store.read(IMAGES))
+    fresh = files.transform(new_or_changed, run.store.read(IMAGES, pinned=True))
     headers = fresh.transform(read_headers, lake, n_files).persist(StorageLevel.DISK_ONLY)
     counts = headers.agg(F.count("*").alias("n"), F.count("error_class").alias("bad")).first()
     assert counts is not None
     if counts.n:
-        run.store.merge(IMAGES, headers.withColumn("ingest_ts", utc_timestamp(run.started_s)))
+        # Faults first: an image that is in `images` is not opened again.
         record_outcomes(headers, "ingest", run)
+        run.store.merge(IMAGES, headers.withColumn("ingest_ts", utc_timestamp(run.started_s)))
     for frame in (headers, files):
         frame.unpersist()
     return {"files": n_files, "new_or_changed": counts.n, "unreadable": counts.bad}

@@ -47,4 +47,4 @@ def record_outcomes(outcomes: DataFrame, stage: str, run: Run) -> None:
 
 def unresolved(run: Run) -> DataFrame:
     """image_id of every image that is in quarantine now."""
-    return run.store.read(QUARANTINE).where("NOT resolved").select("image_id", "last_ts")
+    return run.store.read(QUARANTINE, pinned=True).where("NOT resolved").select("image_id", "last_ts")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
+import pyarrow.fs as pafs
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from conf.settings import SampleLakeSettings
 from pipelines.run import Run
+from udfs.image_files import filesystem_and_path
+from udfs.published_file import published
 from udfs.sample_lake import WRITTEN_FILES, write_drives
 from udfs.street_world import StreetSettings, n_drives
 
@@ -42,4 +45,19 @@ def make_sample_lake(run: Run, lake_uri: str, settings: SampleLakeSettings) -> d
         F.count("*").alias("files"), F.count("corrupt").alias("damaged"), F.sum("n_boxes").alias("boxes")
     ).first()
     assert counts is not None
+    with published(_marker(lake_uri)) as stream:
+        stream.write(settings.model_dump_json())
     return {**counts.asDict(), "drives": drives}
+
+
+def is_made(lake_uri: str, settings: SampleLakeSettings) -> bool:
+    """Whether a lake was written there to its end with these settings."""
+    filesystem, path = filesystem_and_path(_marker(lake_uri))
+    if filesystem.get_file_info(path).type != pafs.FileType.File:
+        return False
+    with filesystem.open_input_stream(path) as stream:
+        return bool(stream.read().decode() == settings.model_dump_json())
+
+
+def _marker(lake_uri: str) -> str:
+    return f"{lake_uri.rstrip('/')}/sample_lake.json"

@@ -116,7 +116,7 @@ def up_to_date(detections: DataFrame, run: Run, model_id: str, hashes: Mapping[s
         model_id: The model.
         hashes: Settings hash of each method.
     """
-    rows = run.store.read(HARDNESS).where(F.col("model_id") == model_id)
+    rows = run.store.read(HARDNESS, pinned=True).where(F.col("model_id") == model_id)
     same = [f"(method = '{method}' AND settings_hash = '{digest}')" for method, digest in hashes.items()]
     rows = rows.where(" OR ".join(same)).select("image_id", "query", F.col("ts").alias("scored_ts"))
     current = rows.join(detections.select("image_id", "ts"), "image_id").where("scored_ts >= ts")

@@ -41,11 +41,25 @@ class TableStore:
         """Whether the table was ever written."""
         return DeltaTable.isDeltaTable(self.session, self.path(table))
 
-    def read(self, table: Table) -> DataFrame:
-        """The table's rows; an empty frame of its schema when it was never written."""
+    def read(self, table: Table, *, pinned: bool = False) -> DataFrame:
+        """The table's rows; an empty frame of its schema when it was never written.
+
+        Args:
+            table: What to read.
+            pinned: Keep to the version of this moment. A frame that decides what is left to do must: Spark
+                drops what it persisted of a table as soon as that table is written.
+        """
         if not self.exists(table):
             return self.session.createDataFrame([], spark_schema(table))
-        return self.session.read.format("delta").load(self.path(table))
+        reader = self.session.read.format("delta")
+        if pinned:
+            reader = reader.option("versionAsOf", self._version(table))
+        return reader.load(self.path(table))
+
+    def _version(self, table: Table) -> int:
+        latest = DeltaTable.forPath(self.session, self.path(table)).history(1).first()
+        assert latest is not None
+        return int(latest.version)
 
     def require(self, table: Table, made_by: str) -> DataFrame:
         """The table's rows, or an error that names the job to run first.

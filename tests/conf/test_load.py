@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from conf.errors import QuarryError, nearest
 from conf.load import DEFAULT_PROFILE, PROFILE_FOLDER, load_settings, profile_names
-from conf.settings import AcquireSettings, ScoreSettings, Settings, settings_hash
+from conf.settings import AcquireSettings, ScoreSettings, Settings, location, settings_hash
 
 
 def _write(folder: Path, content: Any) -> str:
@@ -36,10 +36,9 @@ def test_every_shipped_profile_loads_and_says_what_it_sets(name: str) -> None:
     written = yaml.safe_load((PROFILE_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     loaded = settings.model_dump(mode="json")
     for section, values in written.items():
-        if isinstance(values, dict):
-            assert {key: loaded[section][key] for key in values} == values
-        else:
-            assert loaded[section] == values
+        for key, value in values.items() if isinstance(values, dict) else [(section, values)]:
+            found = loaded[section][key] if isinstance(values, dict) else loaded[key]
+            assert found == value or found == location(value)
 
 
 def test_without_a_name_the_default_profile_is_loaded() -> None:
@@ -217,3 +216,14 @@ def test_hashes_are_the_same_in_another_process() -> None:
 def test_the_nearest_names_are_hinted() -> None:
     assert nearest("total_pf", ["total_fp", "entropy"]) == "did you mean 'total_fp'?"
     assert nearest("x", ["b", "a"]) == "known: a, b"
+
+
+def test_paths_count_from_here_and_uris_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.pt").touch()
+    overrides = ["lake.uri=lake", "lake.labels=s3://bucket/labels", "detector.weights=model.pt"]
+    settings = load_settings("local", overrides, root="my tables")
+    assert settings.root == str(tmp_path / "my tables") and settings.lake.uri == str(tmp_path / "lake")
+    assert settings.lake.labels == "s3://bucket/labels"
+    assert settings.detector.weights == str(tmp_path / "model.pt")
+    assert load_settings("local", ["detector.weights=COCO_V1"]).detector.weights == "COCO_V1"

