@@ -4,8 +4,6 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-JARS := $(VENV)/jars
-export QUARRY_JARS_DIR := $(CURDIR)/$(JARS)
 
 .PHONY: demo test check setup java clean
 
@@ -31,7 +29,7 @@ $(READY): setup.py constraints.txt pyproject.toml
 	@echo "setting up $(VENV) with $(PYTHON): a few minutes, about 6 GB, once"
 	@$(PYTHON) -m venv $(VENV) || { echo "error: python3-venv is missing (Debian/Ubuntu: apt-get install python3-venv)" >&2; exit 2; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@$(BIN)/quarry fetch_jars $(JARS)
+	@$(BIN)/quarry fetch_jars
 	@touch $@
 
 clean:

@@ -45,6 +45,7 @@ class SparkSettings(Section):
         None, description="Spark master; none: the submitter's, or local[*] without one"
     )
     driver_memory: str | None = Field(None, description="driver heap, e.g. 2g; none: Spark's default")
+    java_options: str = Field("", description="flags of the driver's JVM")
     shuffle_partitions: Positive | None = Field(None, description="tasks per shuffle; none: Spark's default")
     snapshot_partitions: Positive | None = Field(
         None,

@@ -9,12 +9,17 @@ from pathlib import Path
 from conf.settings import Settings
 from jobs.command import Job
 from jobs.progress import say
-from jobs.session import fetch_delta_jars
+from jobs.session import DEFAULT_JARS_DIR, fetch_delta_jars
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "folder", metavar="DIR", help="made when absent; use it with spark.jars_dir or --jars"
+        "folder",
+        nargs="?",
+        default=DEFAULT_JARS_DIR,
+        metavar="DIR",
+        help="made when absent; use it with spark.jars_dir or --jars (default: this Python environment's "
+        "own, which every job uses by itself)",
     )
 
 

@@ -25,6 +25,7 @@ JOBS = {
     "settings": "list every setting and its meaning",
     "fetch_jars": "fill a folder with Delta's jars, for machines without Maven Central",
 }
+REMEDY = "run `make setup` and then .venv/bin/quarry, or pip install -c constraints.txt ."
 USAGE = "usage: quarry <job> [flags]      quarry <job> --help"
 
 
@@ -41,7 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in JOBS:
         sys.stderr.write(f"error: no job {name!r}; {nearest(name, JOBS)}\n{USAGE}\n")
         return 2
-    code: int = importlib.import_module(f"jobs.{name}").JOB.main(flags)
+    try:
+        job = importlib.import_module(f"jobs.{name}").JOB
+    except ModuleNotFoundError as error:
+        sys.stderr.write(f"error: Python package {error.name} is missing in {sys.prefix}; {REMEDY}\n")
+        return 2
+    code: int = job.main(flags)
     return code
 
 

@@ -17,7 +17,8 @@ from conf.errors import QuarryError
 from conf.settings import SparkSettings
 
 DELTA_PACKAGE = "io.delta:delta-spark_4.1_2.13:4.4.0"
-JARS_DIR_VARIABLE = "QUARRY_JARS_DIR"
+# Where `quarry fetch_jars` puts jars unless told otherwise: inside the Python environment.
+DEFAULT_JARS_DIR = Path(sys.prefix) / "jars"
 SUPPORTED_JAVA = (17, 21)
 JAVA_REMEDY = "install it (Debian/Ubuntu: apt-get install openjdk-17-jre-headless) or point JAVA_HOME at it"
 
@@ -78,18 +79,20 @@ def _session_conf(settings: SparkSettings, *, submitted: bool) -> dict[str, str]
             # Spark makes this folder though no table of ours is ever in it.
             conf["spark.sql.warehouse.dir"] = str(Path(tempfile.gettempdir()) / "quarry-warehouse")
         log_settings = Path(__file__).with_name("log4j2.properties").as_uri()
-        conf["spark.driver.extraJavaOptions"] = f"-Dlog4j2.configurationFile={log_settings}"
+        conf["spark.driver.extraJavaOptions"] = (
+            f"-Dlog4j2.configurationFile={log_settings} {settings.java_options}"
+        )
         if settings.driver_memory is not None:
             conf["spark.driver.memory"] = settings.driver_memory
-        conf |= _delta_jars_conf(settings.jars_dir or os.environ.get(JARS_DIR_VARIABLE))
+        conf |= _delta_jars_conf(settings.jars_dir)
     return conf | settings.conf
 
 
 def _delta_jars_conf(jars_dir: str | None) -> dict[str, str]:
-    if jars_dir is None:
-        return {"spark.jars.packages": DELTA_PACKAGE}
-    jars = sorted(Path(jars_dir).glob("*.jar"))
+    jars = sorted(Path(jars_dir or DEFAULT_JARS_DIR).glob("*.jar"))
     if not any("delta-spark" in jar.name for jar in jars):
+        if jars_dir is None:
+            return {"spark.jars.packages": DELTA_PACKAGE}
         raise QuarryError(
             f"spark.jars_dir {jars_dir}: no delta-spark jar in it; fill it on a machine with Maven Central: "
             f"quarry fetch_jars {jars_dir}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
-from pyspark.sql import DataFrame, Row, Window
+from pyspark.sql import Column, DataFrame, Row, Window
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -172,35 +173,33 @@ def report_counts(gather: Gather) -> ReportCounts:
 
 
 def query_sections(gather: Gather) -> tuple[QuerySection, ...]:
-    """Hardest and easiest images and the distribution of every query."""
-    shown = gather.settings.report
-    tie = F.xxhash64("image_id")
-    ranked = gather.estimates.withColumns(
-        {
-            "from_top": F.row_number().over(Window.partitionBy("query").orderBy(F.desc("hardness"), tie)),
-            "from_bottom": F.row_number().over(Window.partitionBy("query").orderBy("hardness", tie)),
-        }
-    )
-    rows = ranked.where(
-        (F.col("from_top") <= shown.hardest) | (F.col("from_bottom") <= shown.easiest)
-    ).collect()
+    """Hardest and easiest images and the distribution of every query; the acquired query comes first."""
+    settings = gather.settings
+    hardest = first_images(gather.estimates, F.desc("hardness"), settings.report.hardest)
+    easiest = first_images(gather.estimates, F.asc("hardness"), settings.report.easiest)
+    n_images = {row["query"]: row["count"] for row in gather.estimates.groupBy("query").count().collect()}
     histograms = query_histograms(gather)
-    sections = []
-    for query in gather.settings.score.queries:
-        mine = [row for row in rows if row["query"] == query]
-        top = sorted((r for r in mine if r.from_top <= shown.hardest), key=lambda r: r.from_top)
-        bottom = sorted((r for r in mine if r.from_bottom <= shown.easiest), key=lambda r: r.from_bottom)
-        sections.append(
-            QuerySection(
-                name=query,
-                title=query_text(query)[0],
-                description=query_text(query)[1],
-                hardest=tuple(_case(row, row.from_top) for row in top),
-                easiest=tuple(_case(row, row.from_top) for row in bottom),
-                histogram=histograms.get(query),
-            )
+    return tuple(
+        QuerySection(
+            name=query,
+            title=query_text(query)[0],
+            description=query_text(query)[1],
+            hardest=tuple(_case(row, row.place) for row in hardest[query]),
+            easiest=tuple(_case(row, n_images[query] - row.place + 1) for row in easiest[query]),
+            histogram=histograms.get(query),
         )
-    return tuple(sections)
+        for query in sorted(settings.score.queries, key=lambda name: name != settings.acquire.query)
+    )
+
+
+def first_images(estimates: DataFrame, order: Column, n: int) -> dict[str, list[Row]]:
+    """The first `n` images of every query; each partition sends its own first `n` only."""
+    place = F.row_number().over(Window.partitionBy("query").orderBy(order, F.xxhash64("image_id")))
+    rows = estimates.withColumn("place", place).where(F.col("place") <= n).collect()
+    found: dict[str, list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda one: int(one.place)):
+        found[row["query"]].append(row)
+    return found
 
 
 def query_text(query: str) -> tuple[str, str]:

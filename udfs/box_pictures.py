@@ -32,6 +32,7 @@ PICTURE_SCHEMA = pa.schema(
 _OUTLINE = (10, 14, 20)
 _JPEG_QUALITY = 80
 _SMALL_BOX_PX = 40
+_MOST_HIDDEN = 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,8 @@ def draw_boxes(
 
     Confirmed boxes are solid green, likely false ones solid orange with heavy corners, likely missed ones
     dashed blue, ground truth thin dotted white; each line has a dark rim to show on night and on snow.
-    Labels stand outside their box where there is room, away from small boxes and from each other.
+    Labels stand outside their box where there is room, away from small boxes and from each other; one that
+    would hide more than it tells is left out, and errors are labeled before confirmed boxes.
 
     Args:
         image: The image after EXIF orientation, any mode.
@@ -228,10 +230,12 @@ def _draw_labels(
     _, top, _, bottom = font.getbbox("Ágjp0")
     height = bottom - top + 6
     placed: list[Corners] = []
-    for box, role, corners in reversed(drawn):
+    for box, role, corners in sorted(drawn, key=lambda one: (one[1] == "confirmed", -(one[0].score or 0.0))):
         text = f"{box.label_name} {box.score or 0.0:.2f}"
         width = font.getlength(text) + 12
         spot = _label_spot(corners, (width, height), size, line_px, placed, [one[2] for one in drawn])
+        if spot is None:
+            continue
         placed.append(spot)
         draw.rectangle(spot, fill=_OUTLINE)
         draw.rectangle((spot[0], spot[1], spot[0] + 3, spot[3]), fill=ROLE_COLOURS[role])
@@ -245,8 +249,8 @@ def _label_spot(
     line_px: int,
     placed: Sequence[Corners],
     boxes: Sequence[Corners],
-) -> Corners:
-    """The place round the box that hides least: other labels first, then small boxes, then anything."""
+) -> Corners | None:
+    """The place round the box that hides least: labels, then small boxes, then anything; none if too much."""
     x1, y1, x2, y2 = corners
     width, height = label_wh
     gap = line_px + 1
@@ -273,7 +277,8 @@ def _label_spot(
         top = min(max(top, 0.0), max(size[1] - 1 - height, 0.0))
         return left, top, left + width, top + height
 
-    return min((inside(*spot) for spot in spots), key=hidden_px)
+    best = min((inside(*spot) for spot in spots), key=hidden_px)
+    return best if hidden_px(best) <= _MOST_HIDDEN * width * height else None
 
 
 def _overlap_px(one: Corners, other: Corners) -> float:

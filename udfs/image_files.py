@@ -12,6 +12,8 @@ import pyarrow.fs as pafs
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from conf.errors import QuarryError
+
 # `max_pixels` decides, before anything is decoded; Pillow's own limit would refuse images that a lake allows,
 # and silencing its warning for each image is not safe among reader threads.
 Image.MAX_IMAGE_PIXELS = None
@@ -46,7 +48,7 @@ def filesystem_and_path(uri: str) -> tuple[pafs.FileSystem, str]:
             are understood.
 
     Raises:
-        OSError, ValueError: The store does not answer, or nothing can open the scheme.
+        QuarryError: The store does not answer, or nothing can open the scheme.
     """
     if uri.startswith("file:"):
         return pafs.LocalFileSystem(), "/" + uri[len("file:") :].lstrip("/")
@@ -54,7 +56,12 @@ def filesystem_and_path(uri: str) -> tuple[pafs.FileSystem, str]:
         return pafs.LocalFileSystem(), uri
     scheme, _, rest = uri.partition("://")
     authority, _, key = rest.partition("/")
-    filesystem, base = _remote_filesystem("s3" if scheme in S3_SCHEMES else scheme, authority)
+    try:
+        filesystem, base = _remote_filesystem("s3" if scheme in S3_SCHEMES else scheme, authority)
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise QuarryError(
+            f"{uri}: {_first_line(error)}; expected a path or a URI of s3, gs, abfss or hdfs"
+        ) from None
     # Keys are taken literally; parsing the whole URI would undo percent signs in them.
     return filesystem, f"{base.rstrip('/')}/{key}" if key else base
 

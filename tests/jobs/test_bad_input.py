@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from conf.settings import Settings
 from pipelines.run import Run
 from pipelines.tables import TableStore
 from schemas.tables import IMAGES
-from tests.test_readme import quarry
+from tests.test_readme import ROOT, quarry
 
 Prepared = Callable[[Path, str], list[str]]
 
@@ -124,3 +126,13 @@ def test_a_table_of_a_newer_schema(tmp_path: Path, finished: tuple[Run, Settings
 def test_sql_that_does_not_parse(tmp_path: Path, finished: tuple[Run, Settings]) -> None:
     done = quarry(["sql", "--root", finished[0].store.root, "SELECT nothing FROM nowhere"], tmp_path)
     refused(done, "nowhere", "hardness")
+
+
+def test_a_missing_package_is_named_with_its_remedy(tmp_path: Path) -> None:
+    hide = "import sys; sys.modules['pyspark'] = None; "
+    program = hide + "from jobs.quarry import main; sys.exit(main(['sql', 'x']))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    refused(done, "pyspark", "make setup")

@@ -15,7 +15,7 @@ import pyspark
 import pytest
 
 from conf.settings import Settings
-from jobs.session import DELTA_PACKAGE
+from jobs.session import DEFAULT_JARS_DIR, DELTA_PACKAGE
 from pipelines.run import Run
 from tests.small_lake import CYCLE, rows
 
@@ -85,12 +85,8 @@ def test_a_standalone_cluster_gives_the_same_tables(
     cluster: str, finished: tuple[Run, Settings], small_lake: Path, tmp_path: Path
 ) -> None:
     run, settings = finished
-    jars_dir = os.environ.get("QUARRY_JARS_DIR")
-    delta = (
-        ["--jars", ",".join(str(jar) for jar in sorted(Path(jars_dir).glob("*.jar")))]
-        if jars_dir
-        else ["--packages", DELTA_PACKAGE]
-    )
+    jars = ",".join(str(jar) for jar in sorted(DEFAULT_JARS_DIR.glob("*.jar")))
+    delta = ["--jars", jars] if jars else ["--packages", DELTA_PACKAGE]
     conf = [
         "spark.executor.memory=1g",
         "spark.sql.shuffle.partitions=3",

@@ -12,6 +12,7 @@ import pyarrow.fs as pafs
 import pytest
 from PIL import Image
 
+from conf.errors import QuarryError
 from udfs import image_files
 from udfs.image_files import ImageFault, decode_rgb, filesystem_and_path, header_size_wh, read_bytes
 
@@ -249,3 +250,11 @@ def test_each_store_gets_the_path_it_expects_and_is_asked_once(
     assert filesystem_and_path(uri) == ("store", path)
     assert calls == [asked]
     image_files._remote_filesystem.cache_clear()
+
+
+def test_a_scheme_nobody_opens_is_a_clear_error() -> None:
+    with pytest.raises(QuarryError, match=r"ftp://host/a\.jpg.*expected a path or a URI of s3"):
+        filesystem_and_path("ftp://host/a.jpg")
+    with pytest.raises(ImageFault) as caught:
+        read_bytes("ftp://host/a.jpg")
+    assert caught.value.error_class == "unreadable"
