@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 
 from conf.errors import QuarryError
@@ -50,10 +51,11 @@ def _show_outcome(run: Run, settings: Settings, args: argparse.Namespace) -> Non
     if row is not None and any(key.startswith("evaluate.") for key in row.counts):
         run.tell("")
         show_evaluation(run, args.cycle, row.model_id)
-    config = f"--config {args.config}" if args.config else f"--root {run.store.root}"
+    given = {"--config": args.config, "--root": args.root}
+    flags = shlex.join(part for flag, value in given.items() if value for part in (flag, value))
     run.tell("\nSQL to try next:")
     for example in examples:
-        run.tell(f'  quarry sql {config} "{example.sql}"')
+        run.tell(f'  quarry sql {flags} "{example.sql}"')
     run.tell("\nfiles:")
     run.tell(f"  report     {settings.report.path or f'{run.store.root}/reports/{args.cycle}.html'}")
     run.tell(f"  manifests  {settings.export.folder or f'{run.store.root}/exports'}/{args.cycle}")
