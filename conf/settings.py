@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,12 +17,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Positive = Annotated[int, Field(ge=1)]
-QueryName = str
+
+
+def _once(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
+
+
+Names = Annotated[tuple[str, ...], AfterValidator(_once)]
 
 
 def location(uri: str) -> str:
     """A path as every process sees it: relative ones count from here; URIs stay as they are."""
-    return uri if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", uri) else str(Path(uri).expanduser().absolute())
+    return uri if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", uri) else os.path.abspath(Path(uri).expanduser())
 
 
 def _weights_location(name_or_uri: str) -> str:
@@ -45,7 +52,6 @@ class SparkSettings(Section):
         None, description="Spark master; none: the submitter's, or local[*] without one"
     )
     driver_memory: str | None = Field(None, description="driver heap, e.g. 2g; none: Spark's default")
-    java_options: str = Field("", description="flags of the driver's JVM")
     shuffle_partitions: Positive | None = Field(None, description="tasks per shuffle; none: Spark's default")
     snapshot_partitions: Positive | None = Field(
         None,
@@ -136,11 +142,11 @@ class ScoreSettings(Section):
     matcher: Literal["coco", "hungarian"] = Field("coco", description="how detections meet ground truth")
     estimator: Literal["exact", "monte_carlo"] = Field("exact", description="closed form, or Algorithm 1")
     samples: Positive = Field(10, description="Monte Carlo samples per image")
-    queries: tuple[QueryName, ...] = Field(
+    queries: Names = Field(
         tuple(f"{q}_{e}" for q in ("total", "pixel_adj", "occ_aware") for e in ("fp", "fn", "false")),
         description="hardness queries",
     )
-    baselines: tuple[str, ...] = Field(
+    baselines: Names = Field(
         ("entropy", "dempster_shafer", "max_uncertainty"), description="query-free uncertainties to compare"
     )
     classes: tuple[str, ...] | None = Field(None, description="only these classes count; none: all")
@@ -164,7 +170,9 @@ class AcquireSettings(Section):
     """Which images go to labeling."""
 
     query: str = Field("pixel_adj_false", description="rank by this query's hardness")
-    budget_images: Positive = Field(50, description="images per strategy and cycle")
+    budget_images: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        50, description="images per strategy and cycle"
+    )
     control: bool = Field(True, description="also draw a random control of the same size")
 
 

@@ -81,7 +81,9 @@ class Detector:
         _require_finite(weights, uri or name)
         min_size, max_size = input_size_px(model)
         self.card = DetectorCard(
-            model_id=model_identity(weights, architecture, classes, keep, (min_size, max_size)),
+            model_id=model_identity(
+                weights, architecture, classes, keep, (min_size, max_size), keep_logits=keep_logits
+            ),
             name=name,
             uri=uri,
             classes=tuple(classes),
@@ -188,11 +190,13 @@ def model_identity(
     classes: Sequence[str],
     keep: KeepThresholds,
     input_sizes_px: tuple[int, int],
+    *,
+    keep_logits: bool,
 ) -> str:
     """16 hexadecimal characters that change whenever the detections could.
 
     SHA-256 over every weight tensor (name, type, shape, bytes, in order of name) and the adapter settings:
-    architecture, classes, thresholds and input sizes. The detector's name is left out.
+    architecture, classes, thresholds, input sizes, whether logits are kept. The detector's name is left out.
     """
     digest = hashlib.sha256()
     for key in sorted(weights):
@@ -207,6 +211,7 @@ def model_identity(
         "nms_iou": keep.nms_iou,
         "min_size": input_sizes_px[0],
         "max_size": input_sizes_px[1],
+        "keep_logits": keep_logits,
     }
     digest.update(json.dumps(adapter, sort_keys=True).encode())
     return digest.hexdigest()[:16]

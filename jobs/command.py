@@ -79,11 +79,15 @@ class Job:
         if not self.needs_spark:
             self.work(None, settings, args)
             return
+        from pyspark.sql import SparkSession
+
         from jobs.session import build_session
         from pipelines.run import Run
         from pipelines.tables import TableStore
 
-        session = build_session(settings.spark, app_name=f"quarry {self.name}")
+        # A notebook's own session is used and left open.
+        active = SparkSession.getActiveSession()
+        session = active or build_session(settings.spark, app_name=f"quarry {self.name}")
         try:
             store = TableStore(session, settings.root or "")
             if self.needs_root:
@@ -91,7 +95,8 @@ class Job:
             with TaskProgress(session.sparkContext, self.name):
                 self.work(Run(store=store, tell=say), settings, args)
         finally:
-            session.stop()
+            if active is None:
+                session.stop()
 
     def _parser(self) -> argparse.ArgumentParser:
         parser = argparse.ArgumentParser(

@@ -26,7 +26,7 @@ def _overrides(args: argparse.Namespace) -> list[str]:
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
     require_cycle_name(args.cycle)
     model = model_named(run, args.model)
-    for path in export_manifests(run, args.cycle, model, settings.export, settings.lake.uri):
+    for path in export_manifests(run, args.cycle, model, settings.export):
         run.tell(path)
 
 

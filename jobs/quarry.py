@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
         width = max(map(len, JOBS))
         lines = [USAGE, "", *(f"  {name:<{width}}  {summary}" for name, summary in JOBS.items())]
-        lines += ["", "first time: quarry run_cycle --config demo"]
+        lines += ["", "first time: quarry run_cycle --config demo --sample-lake build/demo/lake"]
         sys.stdout.write("\n".join(lines) + "\n")
         return 0
     name, *flags = arguments

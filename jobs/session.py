@@ -79,9 +79,7 @@ def _session_conf(settings: SparkSettings, *, submitted: bool) -> dict[str, str]
             # Spark makes this folder though no table of ours is ever in it.
             conf["spark.sql.warehouse.dir"] = str(Path(tempfile.gettempdir()) / "quarry-warehouse")
         log_settings = Path(__file__).with_name("log4j2.properties").as_uri()
-        conf["spark.driver.extraJavaOptions"] = (
-            f"-Dlog4j2.configurationFile={log_settings} {settings.java_options}"
-        )
+        conf["spark.driver.extraJavaOptions"] = f"-Dlog4j2.configurationFile={log_settings}"
         if settings.driver_memory is not None:
             conf["spark.driver.memory"] = settings.driver_memory
         conf |= _delta_jars_conf(settings.jars_dir)

@@ -12,7 +12,6 @@ from pipelines.run import Run
 from schemas.tables import ACQUISITION, GROUND_TRUTH, HARDNESS
 
 RANDOM = "random"
-MOST_IMAGES = 1_000_000
 
 
 def acquire(
@@ -32,7 +31,7 @@ def acquire(
         Rows per strategy.
 
     Raises:
-        QuarryError: The query was not scored, the budget is above the pool, or nothing is left to label.
+        QuarryError: The query was not scored, or nothing is left to label.
     """
     scored = run.store.require(HARDNESS, made_by="score").where(F.col("model_id") == model.model_id)
     candidates = scored.where((F.col("query") == settings.query) & F.col("method").isin(method, "baseline"))
@@ -43,15 +42,14 @@ def acquire(
         )
     pool = candidates.transform(not_labeled_for_training, run).select("image_id", "hardness")
     n_pool = pool.count()
-    if not 0 < settings.budget_images <= min(n_pool, MOST_IMAGES):
-        raise QuarryError(
-            f"acquire.budget_images: {settings.budget_images} is above the pool of {n_pool} scored, "
-            "unlabeled images"
-        )
+    if n_pool == 0:
+        raise QuarryError("nothing to acquire: every scored image has labels that were trained on")
+    budget = min(settings.budget_images, n_pool)
+    if budget < settings.budget_images:
+        run.tell(f"the pool holds {n_pool:,} images only, below the budget of {settings.budget_images:,}")
     strategies = {f"hardest:{settings.query}": "hardness"} | ({RANDOM: "draw"} if settings.control else {})
     picked = [
-        pool.transform(top_images, column, strategy, settings.budget_images, seed)
-        for strategy, column in strategies.items()
+        pool.transform(top_images, column, strategy, budget, seed) for strategy, column in strategies.items()
     ]
     rows = picked[0]
     for more in picked[1:]:
@@ -67,7 +65,7 @@ def acquire(
     )
     quoted = cycle_id.replace("\\", "\\\\").replace("'", "\\'")
     run.store.replace(ACQUISITION, rows.select(*ACQUISITION.column_names), where=f"cycle_id = '{quoted}'")
-    return dict.fromkeys(strategies, settings.budget_images)
+    return dict.fromkeys(strategies, budget)
 
 
 def not_labeled_for_training(candidates: DataFrame, run: Run) -> DataFrame:
@@ -83,7 +81,7 @@ def top_images(pool: DataFrame, column: str, strategy: str, budget: int, seed: i
         pool: Columns image_id, hardness.
         column: `hardness`, or `draw` for a uniform number from (seed, image_id).
         strategy: Name written to the rows.
-        budget: Number of images, at most MOST_IMAGES: they are ranked in one task after each partition has
+        budget: Number of images, at least 1: they are ranked in one task after each partition has
             sent its own best.
         seed: Seed of ties and draws.
     """

@@ -21,7 +21,7 @@ from pipelines.labels import import_coco_labels
 from pipelines.models import Model, model_named
 from pipelines.report import write_report
 from pipelines.run import Run
-from pipelines.score import score
+from pipelines.score import require_known_names, score
 from pipelines.tables import spark_schema, utc_timestamp
 from schemas.tables import CYCLES
 
@@ -72,7 +72,7 @@ def _acquire(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
 
 
 def _export(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
-    paths = export_manifests(run, cycle_id, _model(run, settings), settings.export, settings.lake.uri)
+    paths = export_manifests(run, cycle_id, _model(run, settings), settings.export)
     return {"files": len(paths)}
 
 
@@ -107,6 +107,7 @@ def run_cycle(run: Run, cycle_id: str, settings: Settings) -> None:
         QuarryError: A bad name, or settings that differ from the cycle's own.
     """
     require_cycle_name(cycle_id)
+    require_known_names(settings.score, settings.acquire.query)
     digest = cycle_settings_hash(settings)
     row = cycle_row(run, cycle_id)
     if row is not None and row.settings_hash != digest:
@@ -116,7 +117,7 @@ def run_cycle(run: Run, cycle_id: str, settings: Settings) -> None:
         )
     counts = dict(row.counts) if row is not None else {}
     done = _stages_done(row.state if row is not None else PLANNED)
-    started_s = row.started_ts if row is not None else None
+    started_s = row.started if row is not None else None
     if row is None:
         _save(run, cycle_id, PLANNED, settings, digest, counts, started=None)
     if done == len(STAGES):
@@ -150,8 +151,9 @@ def cycle_row(run: Run, cycle_id: str) -> Row | None:
 
 
 def cycle_settings_hash(settings: Settings) -> str:
-    """Identity of all settings that change what a cycle produces; the session's are left out."""
-    return settings_hash(settings.model_copy(update={"spark": type(settings.spark)(), "root": None}))
+    """Identity of the settings that change a cycle's tables; how and where it runs may change on the way."""
+    parts = (settings.lake, settings.detector, settings.score, settings.evaluate, settings.acquire)
+    return settings_hash(*parts, settings.export, settings.seed)
 
 
 def _stages_done(state: str) -> int:
@@ -176,7 +178,7 @@ def _save(
     model_id = known_detector(settings.detector).model_id
     row = (cycle_id, None, model_id, state, settings.model_dump_json(), digest, started, None, counts)
     frame = run.store.session.createDataFrame([row], spark_schema(CYCLES))
-    frame = frame.withColumn("started_ts", F.coalesce("started_ts", utc_timestamp(run.started_s)))
+    frame = frame.withColumn("started", F.coalesce("started", utc_timestamp(run.started_s)))
     if state == CLOSED:
-        frame = frame.withColumn("ended_ts", utc_timestamp(now))
+        frame = frame.withColumn("ended", utc_timestamp(now))
     run.store.merge(CYCLES, frame)

@@ -65,11 +65,16 @@ def detect(
 
 
 def not_yet_detected(images: DataFrame, run: Run, model_id: str) -> DataFrame:
-    """Readable images that this model has neither detected nor quarantined since they last changed."""
+    """Readable images that this model has neither detected nor quarantined since they last changed.
+
+    A model tries once more what was in quarantine before it came, and every run what could not be reached.
+    """
+    registered = run.store.read(MODELS).where(F.col("model_id") == model_id).select("created_ts")
     done = run.store.read(DETECTIONS, pinned=True).where(
         (F.col("model_id") == model_id) & (F.col("view") == ORIGINAL_VIEW)
     )
-    known = done.select("image_id", "ts").unionByName(unresolved(run).withColumnRenamed("last_ts", "ts"))
+    faults = unresolved(run).crossJoin(F.broadcast(registered)).where("last_ts >= created_ts")
+    known = done.select("image_id", "ts").unionByName(faults.select("image_id", F.col("last_ts").alias("ts")))
     current = known.join(images.select("image_id", "ingest_ts"), "image_id").where("ts >= ingest_ts")
     readable = images.where("width IS NOT NULL").select("image_id", "uri")
     return readable.join(current.select("image_id"), "image_id", "left_anti")

@@ -15,8 +15,10 @@ from conf.settings import EvaluateSettings, ScoreSettings, settings_hash
 from pipelines.models import Model
 from pipelines.run import Run
 from pipelines.score import (
+    BASELINE,
     complete_hardness_rows,
     detections_of,
+    method_hash,
     partition_condition,
     score_request,
     up_to_date,
@@ -66,7 +68,7 @@ def evaluate(
         )
     run.tell(f"{n_labeled:,} images with held-out ground truth")
     write_true_hardness(run, truth, model, request, scoring)
-    rankings = ranking_pairs(run, model, scoring.queries, seed)
+    rankings = ranking_pairs(run, truth, model, scoring, seed)
     parts = [
         rankings.transform(rank_each, settings),
         truth.transform(detection_matches, request)
@@ -90,7 +92,7 @@ def evaluate(
 def held_out_truth(run: Run, model: Model) -> DataFrame:
     """Detections and ground truth of completely labeled, held-out images; labels in the model's ids.
 
-    A class the model does not know gets label -1: no detection can match it, so its objects count as missed.
+    A class the model does not know (labels imported before it) gets label -1: its objects count as missed.
     """
     truth = run.store.read(GROUND_TRUTH).where("complete AND split <> 'train'")
     names = F.create_map(*[F.lit(v) for label, name in model.classes.items() for v in (name, label)])
@@ -107,13 +109,7 @@ def write_true_hardness(
     run: Run, truth: DataFrame, model: Model, request: ScoreRequest, scoring: ScoreSettings
 ) -> None:
     """Adds query values from ground truth to `hardness`, method `ground_truth`."""
-    digest = settings_hash(
-        GROUND_TRUTH_METHOD,
-        scoring.matcher,
-        str(scoring.iou_threshold),
-        str(scoring.eta),
-        ",".join(scoring.classes or ()),
-    )
+    digest = true_hardness_hash(scoring)
     scored = truth.transform(up_to_date, run, model.model_id, {GROUND_TRUTH_METHOD: digest})
     todo = truth.transform(without_hardness, scored, request.queries)
     supervised = todo.drop("ts").mapInArrow(
@@ -125,14 +121,32 @@ def write_true_hardness(
     run.store.merge(HARDNESS, rows, only=partition_condition(model.model_id, request.queries, alias="t."))
 
 
-def ranking_pairs(run: Run, model: Model, queries: tuple[str, ...], seed: int) -> DataFrame:
+def true_hardness_hash(scoring: ScoreSettings) -> str:
+    """Identity of the settings that true hardness depends on."""
+    classes = ",".join(scoring.classes or ())
+    return settings_hash(
+        GROUND_TRUTH_METHOD, scoring.matcher, str(scoring.iou_threshold), str(scoring.eta), classes
+    )
+
+
+def ranking_pairs(run: Run, truth: DataFrame, model: Model, scoring: ScoreSettings, seed: int) -> DataFrame:
     """Estimated beside true hardness: columns query, method, image_id, estimate, truth.
 
-    Every query meets score sampling (exact and Monte Carlo, where scored), each baseline, and a random
-    ranking.
+    Every query meets score sampling (exact and Monte Carlo, where scored under the same settings), each
+    baseline, and a random ranking.
+
+    Args:
+        run: The run.
+        truth: Column image_id: the held-out images.
+        model: Whose hardness is judged.
+        scoring: Queries, and the settings rows must have been made with.
+        seed: Of the random ranking, and of samples.
     """
+    digests = [method_hash(method, scoring, seed) for method in (*METHOD_NAMES, BASELINE)]
+    digests.append(true_hardness_hash(scoring))
     rows = run.store.read(HARDNESS).where(F.col("model_id") == model.model_id)
-    truth = rows.where((F.col("method") == GROUND_TRUTH_METHOD) & F.col("query").isin(*queries))
+    rows = rows.where(F.col("settings_hash").isin(digests)).join(truth.select("image_id"), "image_id", "semi")
+    truth = rows.where((F.col("method") == GROUND_TRUTH_METHOD) & F.col("query").isin(*scoring.queries))
     truth = truth.select("image_id", "query", F.col("hardness").alias("truth"))
     sampled = rows.where(F.col("method").isin(*METHOD_NAMES)).select(
         "image_id", "query", F.col("method"), F.col("hardness").alias("estimate")

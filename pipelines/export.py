@@ -24,9 +24,7 @@ from udfs.published_file import file_sha256, published
 MOST_STRATEGIES = 1_000
 
 
-def export_manifests(
-    run: Run, cycle_id: str, model: Model, settings: ExportSettings, lake_uri: str | None
-) -> list[str]:
+def export_manifests(run: Run, cycle_id: str, model: Model, settings: ExportSettings) -> list[str]:
     """Writes one file per strategy and format; the same selection gives the same bytes and rows.
 
     Args:
@@ -34,7 +32,6 @@ def export_manifests(
         cycle_id: Whose acquisition is exported.
         model: Whose detections become pre-annotations.
         settings: Formats, folder, threshold, URI prefix.
-        lake_uri: The lake's root, which `uri_prefix` replaces.
 
     Returns:
         Paths of the files.
@@ -58,7 +55,7 @@ def export_manifests(
     rows = []
     for strategy in strategies:
         chosen = selected.where(F.col("strategy") == strategy).orderBy("rank")
-        images = partial(_manifest_images, chosen, settings.uri_prefix, lake_uri)
+        images = partial(_manifest_images, chosen, settings.uri_prefix)
         for vendor in settings.formats:
             path = f"{folder}/{_file_name(strategy)}.{vendor}.json"
             with published(path) as stream:
@@ -99,14 +96,12 @@ def _write(
     return write_label_studio(stream, images(), classes, model_version=model)
 
 
-def _manifest_images(
-    chosen: DataFrame, uri_prefix: str | None, lake_uri: str | None
-) -> Iterator[ManifestImage]:
+def _manifest_images(chosen: DataFrame, uri_prefix: str | None) -> Iterator[ManifestImage]:
     # The budget bounds the rows; they stream through the driver one partition at a time.
     for row in chosen.toLocalIterator():
         yield ManifestImage(
             image_id=row.image_id,
-            uri=_sent_uri(row.uri, uri_prefix, lake_uri),
+            uri=_sent_uri(row.uri, row.path, uri_prefix),
             file_name=row.path,
             width=row.width,
             height=row.height,
@@ -129,10 +124,9 @@ def _manifest_box(box: Row) -> ManifestBox:
     )
 
 
-def _sent_uri(uri: str, uri_prefix: str | None, lake_uri: str | None) -> str:
-    if uri_prefix is None or lake_uri is None or not uri.startswith(lake_uri.rstrip("/") + "/"):
-        return uri
-    return uri_prefix.rstrip("/") + uri[len(lake_uri.rstrip("/")) :]
+def _sent_uri(uri: str, path: str, uri_prefix: str | None) -> str:
+    # A listing without a lake root has paths that are whole URIs.
+    return uri if uri_prefix is None or path == uri else f"{uri_prefix.rstrip('/')}/{path}"
 
 
 def _file_name(strategy: str) -> str:

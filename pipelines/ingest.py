@@ -12,7 +12,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from conf.errors import QuarryError
 from conf.settings import LakeSettings
-from pipelines.quarantine import record_outcomes
+from pipelines.quarantine import record_outcomes, unreached
 from pipelines.run import Run
 from pipelines.tables import utc_timestamp
 from schemas.tables import IMAGES
@@ -47,8 +47,9 @@ def ingest(run: Run, lake: LakeSettings) -> dict[str, int]:
         )
     _require_unique_ids(files)
     run.tell(f"{n_files:,} image files found")
-    fresh = files.transform(new_or_changed, run.store.read(IMAGES, pinned=True))
-    headers = fresh.transform(read_headers, lake, n_files).persist(StorageLevel.DISK_ONLY)
+    known = run.store.read(IMAGES, pinned=True).join(unreached(run), "image_id", "left_anti")
+    fresh = files.transform(new_or_changed, known)
+    headers = fresh.transform(read_headers, lake, fresh.count()).persist(StorageLevel.DISK_ONLY)
     counts = headers.agg(F.count("*").alias("n"), F.count("error_class").alias("bad")).first()
     assert counts is not None
     if counts.n:
@@ -67,7 +68,7 @@ def is_folder(uri: str) -> bool:
 
 
 def walked(session: SparkSession, lake: LakeSettings) -> DataFrame:
-    """Image files below the lake's root: uri, path, size_bytes, mtime_ts."""
+    """Image files below the lake's root: uri, path, size_bytes, mtime."""
     if lake.uri is None:
         raise QuarryError("lake.uri is not set: give the root folder of the images with --set lake.uri=...")
     folders = lake_folders(lake.uri, at_least=FOLDERS_PER_LISTING)
@@ -79,7 +80,7 @@ def walked(session: SparkSession, lake: LakeSettings) -> DataFrame:
 
 
 def listed(session: SparkSession, lake: LakeSettings) -> DataFrame:
-    """Image files of a Parquet or CSV listing: column `uri`, perhaps path, size_bytes, mtime_ts, image_id."""
+    """Image files of a Parquet or CSV listing: column `uri`, perhaps path, size_bytes, mtime, image_id."""
     assert lake.listing is not None
     reader = session.read.option("header", True)
     try:
@@ -97,12 +98,12 @@ def listed(session: SparkSession, lake: LakeSettings) -> DataFrame:
     defaults = {
         "path": F.coalesce(below_root, F.col("uri")),
         "size_bytes": F.lit(-1),
-        "mtime_ts": F.timestamp_seconds(F.lit(0)),
+        "mtime": F.timestamp_seconds(F.lit(0)),
     }
     for name, default in defaults.items():
         frame = frame.withColumn(name, F.coalesce(F.col(name), default) if name in frame.columns else default)
     frame = frame.withColumns(
-        {"size_bytes": F.col("size_bytes").cast("bigint"), "mtime_ts": F.col("mtime_ts").cast("timestamp")}
+        {"size_bytes": F.col("size_bytes").cast("bigint"), "mtime": F.col("mtime").cast("timestamp")}
     )
     kept = ["uri", *defaults, *({"image_id"} & set(frame.columns))]
     return frame.select(*kept).where("uri IS NOT NULL")
@@ -118,8 +119,8 @@ def add_image_id(files: DataFrame, lake: LakeSettings) -> DataFrame:
 def new_or_changed(files: DataFrame, images: DataFrame) -> DataFrame:
     """Files that are not in `images` with this size and time stamp."""
     return files.join(
-        images.select("image_id", "size_bytes", "mtime_ts"),
-        ["image_id", "size_bytes", "mtime_ts"],
+        images.select("image_id", "size_bytes", "mtime"),
+        ["image_id", "size_bytes", "mtime"],
         "left_anti",
     )
 
@@ -133,7 +134,7 @@ def read_headers(files: DataFrame, lake: LakeSettings, n_files: int) -> DataFram
         max_pixels=lake.max_pixels,
     )
     tasks = max(2, n_files // FILES_PER_TASK)
-    columns = ("image_id", "uri", "path", "size_bytes", "mtime_ts")
+    columns = ("image_id", "uri", "path", "size_bytes", "mtime")
     return files.select(*columns).repartition(tasks).mapInArrow(reader, from_arrow_schema(HEADER_SCHEMA))
 
 

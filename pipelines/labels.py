@@ -55,10 +55,10 @@ def import_coco_labels(
     images = run.store.require(IMAGES, made_by="ingest")
     found = parsed.where("boxes IS NOT NULL").transform(with_image_id, images).persist(StorageLevel.DISK_ONLY)
     rejected = _tell_rejected(run, parsed)
-    counts = found.agg(
-        F.count("image_id").alias("images"),
-        F.coalesce(F.sum(F.when(F.col("image_id").isNotNull(), F.size("boxes"))), F.lit(0)).alias("boxes"),
-        (F.count("*") - F.count("image_id")).alias("not_in_lake"),
+    rows = found.where("image_id IS NOT NULL").transform(_truth_rows, split, cycle_id, run)
+    rows = rows.persist(StorageLevel.DISK_ONLY)
+    counts = rows.agg(
+        F.count("*").alias("images"), F.coalesce(F.sum(F.size("boxes")), F.lit(0)).alias("boxes")
     ).first()
     assert counts is not None
     if counts.images == 0:
@@ -68,11 +68,11 @@ def import_coco_labels(
             "lake's root or image ids, got for example "
             f"{example.file_name if example else 'no image at all'!r}"
         )
-    rows = found.where("image_id IS NOT NULL").transform(_truth_rows, split, cycle_id, run)
+    not_in_lake = found.where("image_id IS NULL").count()
     run.store.merge(GROUND_TRUTH, rows, changed="t.boxes <> s.boxes OR t.split <> s.split OR NOT t.complete")
-    for kept in (found, parsed):
+    for kept in (rows, found, parsed):
         kept.unpersist()
-    return {**counts.asDict(), "rejected": rejected}
+    return {**counts.asDict(), "not_in_lake": not_in_lake, "rejected": rejected}
 
 
 def label_files(labels_uri: str) -> list[str]:
@@ -115,9 +115,11 @@ def with_image_id(labels: DataFrame, images: DataFrame) -> DataFrame:
 
 
 def _truth_rows(found: DataFrame, split: str, cycle_id: str, run: Run) -> DataFrame:
-    # Two files may name one image; the fuller one wins, so that an empty shard hides nothing.
-    best = found.groupBy("image_id").agg(F.max_by("boxes", F.size("boxes")).alias("boxes"))
-    return best.withColumns(
+    # Several files may name one image, one for each class perhaps: their boxes are put together.
+    lists = found.groupBy("image_id").agg(F.collect_list("boxes").alias("lists"))
+    together = F.array_sort(F.array_distinct(F.flatten("lists")))
+    boxes = F.when(F.size("lists") == 1, F.col("lists")[0]).otherwise(together)
+    return lists.select("image_id", boxes.alias("boxes")).withColumns(
         {
             "complete": F.lit(True),
             "split": F.lit(split),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, cast
 
+from pyspark.sql import functions as F
+
 from conf.errors import QuarryError, nearest
 from pipelines.run import Run
 from schemas.tables import MODELS
@@ -39,7 +41,7 @@ def model_named(run: Run, name: str | None) -> Model:
     """
     rows = (
         run.store.require(MODELS, made_by="detect")
-        .orderBy("created_ts", "model_id")
+        .orderBy(F.desc("created_ts"), F.desc("model_id"))
         .limit(MOST_MODELS)
         .collect()
     )
@@ -49,6 +51,6 @@ def model_named(run: Run, name: str | None) -> Model:
             f"--model {name}: no such model in {run.store.root}; "
             f"{nearest(str(name), [r['name'] for r in rows])}"
         )
-    row = chosen[-1]
+    row = chosen[0]
     head = cast(Literal["softmax", "sigmoid"], row.head)
     return Model(model_id=row.model_id, name=row["name"], head=head, classes=dict(row.classes))

@@ -7,11 +7,12 @@ from pyspark.sql import functions as F
 
 from pipelines.run import Run
 from pipelines.tables import utc_timestamp
-from schemas.tables import QUARANTINE
+from schemas.tables import DETECTIONS, HARDNESS, QUARANTINE
+from udfs.image_files import TRANSIENT_FAULTS
 
 
 def record_outcomes(outcomes: DataFrame, stage: str, run: Run) -> None:
-    """Merges one stage's outcomes into `quarantine`.
+    """Merges one stage's outcomes into `quarantine`; what was found in a file before it broke is removed.
 
     Args:
         outcomes: One row per image with image_id, uri, error_class and message (both null when the image was
@@ -43,8 +44,18 @@ def record_outcomes(outcomes: DataFrame, stage: str, run: Run) -> None:
     }
     changes["attempts"] = "CASE WHEN s.resolved THEN t.attempts ELSE t.attempts + 1 END"
     run.store.merge(QUARANTINE, failed.unionByName(cured), update=changes)
+    damaged = failed.where("error_class <> 'undetectable'").select("image_id")
+    for table in (DETECTIONS, HARDNESS):
+        run.store.delete(table, damaged, key="image_id")
 
 
 def unresolved(run: Run) -> DataFrame:
-    """image_id of every image that is in quarantine now."""
-    return run.store.read(QUARANTINE, pinned=True).where("NOT resolved").select("image_id", "last_ts")
+    """image_id of every image in quarantine whose file is at fault, not the way to it."""
+    rows = run.store.read(QUARANTINE, pinned=True).where("NOT resolved")
+    return rows.where(~F.col("error_class").isin(*TRANSIENT_FAULTS)).select("image_id", "last_ts")
+
+
+def unreached(run: Run) -> DataFrame:
+    """image_id of every image in quarantine that may be readable next time: its store did not answer."""
+    rows = run.store.read(QUARANTINE, pinned=True).where("NOT resolved")
+    return rows.where(F.col("error_class").isin(*TRANSIENT_FAULTS)).select("image_id")

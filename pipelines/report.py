@@ -18,7 +18,7 @@ from conf.settings import Settings
 from pipelines.evaluate import detection_matches, held_out_truth, ranking_pairs, reliability_bins
 from pipelines.models import Model
 from pipelines.run import Run
-from pipelines.score import score_request
+from pipelines.score import BASELINE, score_request
 from schemas.tables import (
     ACQUISITION,
     DETECTIONS,
@@ -255,8 +255,10 @@ def picture_rows(gather: Gather, image_ids: Iterable[str]) -> list[Row]:
 
 def curve_panels(gather: Gather) -> tuple[CurvePanel, ...]:
     """Cumulative hardness curves of every query: each method, and the ideal ranking."""
-    queries = gather.settings.score.queries
-    pairs = ranking_pairs(gather.run, gather.model, queries, gather.settings.seed)
+    scoring = gather.settings.score
+    queries = scoring.queries
+    truth = held_out_truth(gather.run, gather.model)
+    pairs = ranking_pairs(gather.run, truth, gather.model, scoring, gather.settings.seed)
     ideal = pairs.where("method = 'random'").withColumns({"method": F.lit(IDEAL), "estimate": F.col("truth")})
 
     def curve_group(table: pa.Table) -> pa.Table:
@@ -386,12 +388,13 @@ def quarantine_rows(gather: Gather) -> tuple[QuarantineRow, ...]:
 def sql_examples(settings: Settings) -> tuple[SqlExample, ...]:
     """Statements that work on the tables of this report, through `quarry sql`."""
     query = settings.acquire.query
+    method = BASELINE if query in settings.score.baselines else settings.score.estimator
     return (
         SqlExample(
             title="The hardest images of a query, where they are",
             sql=(
                 "SELECT path, round(hardness, 4) AS hardness FROM hardness JOIN images USING (image_id) "
-                f"WHERE query = '{query}' AND method = '{settings.score.estimator}' "
+                f"WHERE query = '{query}' AND method = '{method}' "
                 "ORDER BY hardness DESC LIMIT 10"
             ),
         ),

@@ -18,7 +18,9 @@ from pipelines.run import Run
 from pipelines.tables import utc_timestamp
 from schemas.tables import DETECTIONS, HARDNESS
 from udfs.detect import ORIGINAL_VIEW
+from udfs.queries import queries_named
 from udfs.score import HARDNESS_SCHEMA, ScoreRequest, score_batches
+from udfs.uncertainty_baselines import check_baselines
 
 BASELINE = "baseline"
 
@@ -41,12 +43,11 @@ def score(run: Run, model: Model, settings: ScoreSettings, seed: int) -> dict[st
         QuarryError: No detections, or a class or query nobody knows.
     """
     request = score_request(model, settings, seed)
-    detections = detections_of(run, model).persist(StorageLevel.DISK_ONLY)
+    detections = detections_of(run, model)
     hashes = {method: method_hash(method, settings, seed) for method in (settings.estimator, BASELINE)}
     scored = detections.transform(up_to_date, run, model.model_id, hashes)
     names = missing_names(detections, scored, (*request.queries, *request.baselines))
     if not names:
-        detections.unpersist()
         return {"images": 0, "rows": 0}
     part = replace(
         request,
@@ -62,9 +63,21 @@ def score(run: Run, model: Model, settings: ScoreSettings, seed: int) -> dict[st
         f"and {len(part.baselines)} baselines"
     )
     run.store.merge(HARDNESS, rows, only=partition_condition(model.model_id, names, alias="t."))
-    for frame in (rows, detections):
-        frame.unpersist()
+    rows.unpersist()
     return {"images": counts.images, "rows": counts.rows}
+
+
+def require_known_names(settings: ScoreSettings, acquired: str) -> None:
+    """Fails before any image is opened when a query or baseline is unknown, or acquired but not scored.
+
+    Raises:
+        QuarryError: Names the setting and the nearest valid name.
+    """
+    queries_named(settings.queries)
+    check_baselines(settings.baselines)
+    scored = (*settings.queries, *settings.baselines)
+    if acquired not in scored:
+        raise QuarryError(f"acquire.query: {acquired!r} is not in score.queries; {nearest(acquired, scored)}")
 
 
 def score_request(model: Model, settings: ScoreSettings, seed: int) -> ScoreRequest:
@@ -176,7 +189,8 @@ def method_hash(method: str, settings: ScoreSettings, seed: int) -> str:
     parts = [settings.matcher, str(settings.iou_threshold), str(settings.eta), classes]
     if method == "exact":
         parts.append(str(settings.max_component))
-    return settings_hash(method, *parts, *((settings.samples, seed) if method == "monte_carlo" else ()))
+    # Exact rows depend on samples too: groups of boxes that are too large to enumerate are sampled.
+    return settings_hash(method, *parts, settings.samples, seed)
 
 
 def partition_condition(model_id: str, names: Sequence[str], alias: str = "") -> str:

@@ -103,6 +103,12 @@ class TableStore:
             merge = merge.whenMatchedUpdate(condition=changed, set=dict(values))
         merge.whenNotMatchedInsertAll().execute()
 
+    def delete(self, table: Table, rows: DataFrame, key: str) -> None:
+        """Removes all rows whose `key` is among `rows`; nothing is written when there are none."""
+        if self.exists(table) and not self.read(table).join(rows, key, "left_semi").isEmpty():
+            target = DeltaTable.forPath(self.session, self.path(table)).alias("t")
+            target.merge(rows.distinct().alias("s"), f"t.`{key}` = s.`{key}`").whenMatchedDelete().execute()
+
     def replace(self, table: Table, rows: DataFrame, where: str) -> None:
         """Replaces all rows that meet a condition by new ones, in one commit.
 
@@ -172,11 +178,6 @@ class TableStore:
 def spark_schema(table: Table) -> StructType:
     """A table's schema as Spark's type, all fields nullable."""
     return cast(StructType, StructType.fromDDL(table.ddl()))
-
-
-def not_in(frame: DataFrame, known: DataFrame, keys: list[str]) -> DataFrame:
-    """Rows of `frame` whose key is not in `known`."""
-    return frame.join(known.select(*keys), keys, "left_anti")
 
 
 def utc_timestamp(epoch_s: float) -> Column:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +16,6 @@ from pipelines.run import Run
 from pipelines.sample_lake import make_sample_lake
 from pipelines.tables import TableStore
 from tests.small_lake import CYCLE, SMALL_LAKE, lake_settings
-
-# Dozens of short-lived JVMs: compile quickly rather than well.
-os.environ["JDK_JAVA_OPTIONS"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 
 @pytest.fixture(scope="session")

@@ -26,8 +26,8 @@ VOLATILE = {
     "first_ts",
     "last_ts",
     "created_ts",
-    "started_ts",
-    "ended_ts",
+    "started",
+    "ended",
     "latency_ms",
 }
 

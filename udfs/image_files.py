@@ -26,11 +26,15 @@ EXIF_ORIENTATION = 0x0112
 TRANSPOSING_ORIENTATIONS = frozenset({5, 6, 7, 8})
 
 
+TRANSIENT_FAULTS = ("missing", "unreachable")
+
+
 class ImageFault(Exception):
     """Why one image could not be used.
 
     Attributes:
-        error_class: missing, empty, not_an_image, truncated, too_large, unreadable or undetectable.
+        error_class: missing or unreachable (TRANSIENT_FAULTS: another try may succeed); empty, not_an_image,
+            truncated, too_large, unreadable or undetectable (facts about the file).
         message: What the reader said.
     """
 
@@ -77,9 +81,9 @@ def read_bytes(uri: str) -> bytes:
     """The file's content.
 
     Raises:
-        ImageFault: missing, empty or unreadable.
+        ImageFault: missing, unreachable or empty.
     """
-    with _faults():
+    with _store_faults():
         filesystem, path = filesystem_and_path(uri)
         with filesystem.open_input_stream(path) as stream:
             content: bytes = stream.read()
@@ -101,19 +105,19 @@ def header_size_wh(uri: str, max_pixels: int) -> tuple[int, int]:
     Raises:
         ImageFault: The header is missing, damaged, no image's, or names too many pixels.
     """
-    with _faults():
+    with _store_faults():
         filesystem, path = filesystem_and_path(uri)
-        with filesystem.open_input_file(path) as file:
-            if file.size() == 0:
-                raise ImageFault("empty", "the file has 0 bytes")
-            # Arrow's files lack readline, and stores answer one large request faster than many small ones.
-            with _open_image(io.BufferedReader(file, HEADER_BYTES), max_pixels) as image:
-                width, height = image.size
-                # Pillow turns TIFFs itself, and says so in `size` before it has read them.
-                turned = (
-                    image.format != "TIFF"
-                    and image.getexif().get(EXIF_ORIENTATION) in TRANSPOSING_ORIENTATIONS
-                )
+        file = filesystem.open_input_file(path)
+    with file, _faults():
+        if file.size() == 0:
+            raise ImageFault("empty", "the file has 0 bytes")
+        # Arrow's files lack readline, and stores answer one large request faster than many small ones.
+        with _open_image(io.BufferedReader(file, HEADER_BYTES), max_pixels) as image:
+            width, height = image.size
+            # Pillow turns TIFFs itself, and says so in `size` before it has read them.
+            turned = (
+                image.format != "TIFF" and image.getexif().get(EXIF_ORIENTATION) in TRANSPOSING_ORIENTATIONS
+            )
     return (height, width) if turned else (width, height)
 
 
@@ -156,14 +160,23 @@ def _open_image(file: object, max_pixels: int) -> Image.Image:
 
 
 @contextmanager
+def _store_faults() -> Iterator[None]:
+    """Turns what file systems raise into an `ImageFault`."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ImageFault("missing", _first_line(error)) from None
+    except Exception as error:  # each store has its own errors; the fault says what
+        raise ImageFault("unreachable", _first_line(error)) from None
+
+
+@contextmanager
 def _faults() -> Iterator[None]:
-    """Turns what file systems and decoders raise into an `ImageFault`."""
+    """Turns what decoders raise into an `ImageFault`."""
     try:
         yield
     except ImageFault:
         raise
-    except FileNotFoundError as error:
-        raise ImageFault("missing", _first_line(error)) from None
     except UnidentifiedImageError:
         raise ImageFault("not_an_image", "no image format recognises the content") from None
     except Exception as error:  # decoders of broken files raise nearly anything; the fault says what

@@ -23,7 +23,7 @@ HEADER_SCHEMA = pa.schema(
         ("sequence_id", pa.string()),
         ("frame_index", pa.int32()),
         ("size_bytes", pa.int64()),
-        ("mtime_ts", pa.timestamp("us", tz="UTC")),
+        ("mtime", pa.timestamp("us", tz="UTC")),
         ("error_class", pa.string()),
         ("message", pa.string()),
     ]
@@ -38,7 +38,7 @@ def header_batches(
     """Reads the header of every listed image; mapInArrow-shaped.
 
     Args:
-        batches: Columns image_id, uri, path, size_bytes, mtime_ts.
+        batches: Columns image_id, uri, path, size_bytes, mtime.
         dataset: Dataset name where the path has no dataset= folder.
         sequence_pattern: Regular expression on the path with groups `sequence` and `frame`, or none.
         max_pixels: Larger images are faults.

@@ -17,7 +17,7 @@ LISTING_SCHEMA = pa.schema(
         ("uri", pa.string()),
         ("path", pa.string()),
         ("size_bytes", pa.int64()),
-        ("mtime_ts", pa.timestamp("us", tz="UTC")),
+        ("mtime", pa.timestamp("us", tz="UTC")),
     ]
 )
 ROWS_PER_BATCH = 10_000

@@ -227,3 +227,9 @@ def test_paths_count_from_here_and_uris_stay(tmp_path: Path, monkeypatch: pytest
     assert settings.lake.labels == "s3://bucket/labels"
     assert settings.detector.weights == str(tmp_path / "model.pt")
     assert load_settings("local", ["detector.weights=COCO_V1"]).detector.weights == "COCO_V1"
+
+
+def test_a_query_named_twice_counts_once_and_dots_in_paths_vanish(tmp_path: Path) -> None:
+    overrides = ["score.queries=[total_fp,total_fn,total_fp]", f"lake.uri={tmp_path}/a/../b"]
+    settings = load_settings("local", overrides)
+    assert settings.score.queries == ("total_fp", "total_fn") and settings.lake.uri == f"{tmp_path}/b"

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import subprocess
-import sys
-from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+from pyspark.sql import SparkSession
 
 from conf.settings import Settings
+from jobs.quarry import main
 from pipelines.run import Run
 from pipelines.tables import TableStore
 from schemas.tables import IMAGES
-from tests.test_readme import ROOT, quarry
-
-Prepared = Callable[[Path, str], list[str]]
+from tests.test_readme import python, quarry
 
 
 def refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
@@ -28,6 +27,14 @@ def refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
     assert "Traceback" not in done.stderr
     for part in parts:
         assert part in errors[0], errors[0]
+
+
+def here(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Runs `quarry` in this process, in the tests' session."""
+    out, error = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(error):
+        code = main(arguments)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), error.getvalue())
 
 
 def no_tables(root: Path) -> bool:
@@ -55,18 +62,16 @@ def test_root_is_asked_for(tmp_path: Path) -> None:
     refused(quarry(["score"], tmp_path), "--root DIR")
 
 
-def test_a_lake_that_does_not_exist(tmp_path: Path) -> None:
-    done = quarry(["ingest", "--root", str(tmp_path / "t"), "--lake", str(tmp_path / "nowhere")], tmp_path)
+def test_a_lake_that_does_not_exist(session: SparkSession, tmp_path: Path) -> None:
+    done = here(["ingest", "--root", str(tmp_path / "t"), "--lake", str(tmp_path / "nowhere")])
     refused(done, "nowhere", "no such folder")
     assert no_tables(tmp_path / "t")
 
 
-def test_a_lake_without_images(tmp_path: Path) -> None:
+def test_a_lake_without_images(session: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "lake" / "date=2026-01-01").mkdir(parents=True)
     (tmp_path / "lake" / "date=2026-01-01" / "notes.txt").write_text("no image")
-    done = quarry(
-        ["run_cycle", "--root", str(tmp_path / "t"), "--set", f"lake.uri={tmp_path}/lake"], tmp_path
-    )
+    done = here(["run_cycle", "--root", str(tmp_path / "t"), "--set", f"lake.uri={tmp_path}/lake"])
     refused(done, "no image files found", "jpg")
     assert not (tmp_path / "t" / "images").exists()
 
@@ -74,18 +79,16 @@ def test_a_lake_without_images(tmp_path: Path) -> None:
 def test_weights_that_are_no_checkpoint(tmp_path: Path, finished: tuple[Run, Settings]) -> None:
     (tmp_path / "model.pt").write_bytes(b"not a checkpoint")
     root = finished[0].store.root
-    refused(quarry(["detect", "--root", root, "--weights", str(tmp_path / "model.pt")], tmp_path), "model.pt")
+    refused(here(["detect", "--root", root, "--weights", str(tmp_path / "model.pt")]), "model.pt")
 
 
 def test_classes_that_do_not_match_the_checkpoint(tmp_path: Path, finished: tuple[Run, Settings]) -> None:
     flags = ["--set", "detector.classes=[cat,dog,cow,hen]"]
-    refused(quarry(["detect", "--root", finished[0].store.root, *flags], tmp_path), "cat", "pedestrian")
+    refused(here(["detect", "--root", finished[0].store.root, *flags]), "cat", "pedestrian")
 
 
 def test_a_class_the_model_does_not_know(tmp_path: Path, finished: tuple[Run, Settings]) -> None:
-    done = quarry(
-        ["score", "--root", finished[0].store.root, "--set", "score.classes=[pedestrain]"], tmp_path
-    )
+    done = here(["score", "--root", finished[0].store.root, "--set", "score.classes=[pedestrain]"])
     refused(done, "pedestrain", "did you mean 'pedestrian'?")
 
 
@@ -97,7 +100,7 @@ def test_labels_with_a_class_the_model_does_not_know(tmp_path: Path, finished: t
     box = {"id": 1, "image_id": 1, "category_id": 7, "bbox": [1, 2, 30, 40], "area": 1200, "iscrowd": 0}
     coco = {"images": [image], "annotations": [box], "categories": [{"id": 7, "name": "zebra"}]}
     (tmp_path / "labels.json").write_text(json.dumps(coco))
-    done = quarry(["import_labels", "--root", root, "--labels", str(tmp_path / "labels.json")], tmp_path)
+    done = here(["import_labels", "--root", root, "--labels", str(tmp_path / "labels.json")])
     refused(done, "zebra", "unknown to the model")
 
 
@@ -106,7 +109,7 @@ def test_labels_that_are_not_coco(tmp_path: Path, finished: tuple[Run, Settings]
     (tmp_path / "labels.json").write_text(content)
     labels = str(tmp_path / "labels.json")
     refused(
-        quarry(["import_labels", "--root", finished[0].store.root, "--labels", labels], tmp_path),
+        here(["import_labels", "--root", finished[0].store.root, "--labels", labels]),
         "labels.json",
     )
 
@@ -118,21 +121,17 @@ def test_a_table_of_a_newer_schema(tmp_path: Path, finished: tuple[Run, Settings
     run.store.session.sql(
         f"ALTER TABLE delta.`{store.path(IMAGES)}` SET TBLPROPERTIES ('quarry.schema_version' = '99')"
     )
-    done = quarry(["ingest", "--root", store.root, "--lake", str(tmp_path)], tmp_path)
+    done = here(["ingest", "--root", store.root, "--lake", str(tmp_path)])
     refused(done, "schema version 99", "upgrade Quarry")
     assert sorted(path.name for path in (tmp_path / "newer").iterdir()) == ["images"]
 
 
 def test_sql_that_does_not_parse(tmp_path: Path, finished: tuple[Run, Settings]) -> None:
-    done = quarry(["sql", "--root", finished[0].store.root, "SELECT nothing FROM nowhere"], tmp_path)
+    done = here(["sql", "--root", finished[0].store.root, "SELECT nothing FROM nowhere"])
     refused(done, "nowhere", "hardness")
 
 
 def test_a_missing_package_is_named_with_its_remedy(tmp_path: Path) -> None:
     hide = "import sys; sys.modules['pyspark'] = None; "
     program = hide + "from jobs.quarry import main; sys.exit(main(['sql', 'x']))"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    refused(done, "pyspark", "make setup")
+    refused(python(["-c", program], tmp_path), "pyspark", "make setup")

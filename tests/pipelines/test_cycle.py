@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -14,14 +15,14 @@ from conf.settings import SampleLakeSettings, Settings
 from pipelines.acquire import acquire
 from pipelines.cycle import STAGES, run_cycle
 from pipelines.detect import detect, known_detector
-from pipelines.evaluate import calibration_error, reliability_bins
+from pipelines.evaluate import calibration_error, held_out_truth, ranking_pairs, reliability_bins
 from pipelines.ingest import ingest
 from pipelines.models import model_named
 from pipelines.run import Run
 from pipelines.sample_lake import is_made, make_sample_lake
 from pipelines.score import score
 from pipelines.tables import TableStore
-from schemas.tables import CYCLES, TABLES
+from schemas.tables import ACQUISITION, CYCLES, DETECTIONS, HARDNESS, IMAGES, QUARANTINE, TABLES
 from tests.small_lake import CYCLE, SMALL_LAKE, lake_settings, rows
 
 
@@ -158,16 +159,84 @@ def test_acquisition_is_the_top_of_hardness_and_a_random_control(finished: tuple
     assert len(set(control)) == budget and set(control) != {r["image_id"] for r in hardest}
 
 
-def test_a_budget_above_the_pool_is_refused_and_nothing_is_written(finished: tuple[Run, Settings]) -> None:
+def test_a_budget_above_the_pool_takes_the_whole_pool(finished: tuple[Run, Settings]) -> None:
     run, settings = finished
-    before = rows(run.store.root, "acquisition")
-    too_much = settings.acquire.model_copy(update={"budget_images": 10_000})
-    with pytest.raises(QuarryError, match="above the pool of"):
-        acquire(run, CYCLE, model_named(run, None), too_much, 0, "exact")
-    unknown = settings.acquire.model_copy(update={"query": "pixel_adj_flase"})
-    with pytest.raises(QuarryError, match="did you mean 'pixel_adj_false'"):
-        acquire(run, CYCLE, model_named(run, None), unknown, 0, "exact")
-    assert rows(run.store.root, "acquisition") == before
+    told: list[str] = []
+    teller = Run(store=run.store, tell=told.append)
+    much = settings.acquire.model_copy(update={"budget_images": 10_000})
+    n_pool = len(rows(run.store.root, "detections"))
+    counts = acquire(teller, "all-of-it", model_named(run, None), much, settings.seed, "exact")
+    run.store.replace(ACQUISITION, run.store.read(ACQUISITION).limit(0), where="cycle_id = 'all-of-it'")
+    assert set(counts.values()) == {n_pool}
+    assert any("below the budget of 10,000" in line for line in told)
+
+
+def test_a_file_that_breaks_moves_from_detections_to_quarantine(
+    finished: tuple[Run, Settings], small_lake: Path, tmp_path: Path
+) -> None:
+    lake = tmp_path / "lake"
+    shutil.copytree(small_lake / "images", lake / "images")
+    settings = lake_settings(lake, tmp_path)
+    store = TableStore(finished[0].store.session, f"{tmp_path}/tables")
+    card = known_detector(settings.detector)
+    scoring = settings.score.model_copy(update={"queries": ("total_fp",), "baselines": ()})
+
+    def cycle_once() -> dict[str, int]:
+        mine = Run(store=store)
+        ingest(mine, settings.lake)
+        detect(mine, card, settings.detector, settings.detect, settings.lake.max_pixels)
+        score(mine, model_named(mine, None), scoring, settings.seed)
+        return {table.name: len(rows(store.root, table.name)) for table in (DETECTIONS, HARDNESS, QUARANTINE)}
+
+    before = cycle_once()
+    detected = {row["image_id"] for row in rows(store.root, "detections")}
+    victims = [row for row in rows(store.root, "images") if row["image_id"] in detected][:2]
+    for row, keep in zip(victims, (20, 3000), strict=True):
+        file = Path(row["uri"])
+        file.write_bytes(file.read_bytes()[:keep])
+    after = cycle_once()
+    assert after == {
+        "detections": before["detections"] - 2,
+        "hardness": before["hardness"] - 2,
+        "quarantine": before["quarantine"] + 2,
+    }
+    assert cycle_once() == after
+
+
+def test_a_model_that_comes_later_tries_quarantined_images_once(
+    finished: tuple[Run, Settings], tmp_path: Path
+) -> None:
+    run, settings = finished
+    mine = Run(store=TableStore(run.store.session, str(tmp_path)))
+    for table in (IMAGES, QUARANTINE):
+        mine.store.merge(table, run.store.read(table))
+    other = settings.detector.model_copy(update={"eta0": 0.3})
+    card = known_detector(other)
+    readable = [row for row in rows(run.store.root, "images") if row["width"] is not None]
+    counts = detect(mine, card, other, settings.detect, settings.lake.max_pixels)
+    assert counts["pending"] == len(readable)
+    assert detect(mine, card, other, settings.detect, settings.lake.max_pixels)["pending"] == 0
+
+
+def test_typos_in_queries_are_told_before_the_first_stage(
+    finished: tuple[Run, Settings], tmp_path: Path
+) -> None:
+    run, settings = finished
+    mine = Run(store=TableStore(run.store.session, str(tmp_path)))
+    for update in ({"queries": ("total_fb",)}, {"baselines": ("entrpoy",)}, {"queries": ("total_fp",)}):
+        wrong = settings.model_copy(update={"score": settings.score.model_copy(update=update)})
+        with pytest.raises(QuarryError, match=r"total_fp|entropy|pixel_adj_false"):
+            run_cycle(mine, "typo", wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_that_were_trained_on_are_not_measured(finished: tuple[Run, Settings]) -> None:
+    run, settings = finished
+    truth = held_out_truth(run, model_named(run, None)).limit(5)
+    pairs = ranking_pairs(run, truth, model_named(run, None), settings.score, settings.seed)
+    other = settings.score.model_copy(update={"eta": 0.7})
+    assert pairs.select("image_id").distinct().count() == 5
+    assert ranking_pairs(run, truth, model_named(run, None), other, settings.seed).isEmpty()
 
 
 def test_manifests_hold_what_was_acquired(finished: tuple[Run, Settings]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,3 +136,18 @@ def test_ids_by_path_stay_when_the_lake_moves(session: SparkSession, lake: Path,
         ingest(run, LakeSettings(uri=str(root), image_id="path"))
         ids.append({row["path"]: row["image_id"] for row in rows(run.store.root, "images")})
     assert ids[0] == ids[1]
+
+
+def test_a_file_that_could_not_be_reached_is_tried_again(
+    session: SparkSession, lake: Path, tmp_path: Path
+) -> None:
+    listing = tmp_path / "listing.csv"
+    listing.write_text(f"uri\n{lake}/top.jpeg\n{lake}/late.jpg\n")
+    settings = LakeSettings(uri=str(lake), listing=str(listing))
+    assert ingest(run_at(session, tmp_path), settings)["unreadable"] == 1
+    shutil.copy(lake / "top.jpeg", lake / "late.jpg")
+    counts = ingest(run_at(session, tmp_path), settings)
+    assert counts == {"files": 2, "new_or_changed": 1, "unreadable": 0}
+    (fault,) = rows(str(tmp_path / "tables"), "quarantine")
+    assert fault["resolved"] and fault["error_class"] == "missing"
+    assert ingest(run_at(session, tmp_path), settings)["new_or_changed"] == 0

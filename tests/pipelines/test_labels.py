@@ -82,3 +82,18 @@ def test_labels_of_another_lake_are_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(QuarryError, match="no such file or folder"):
         import_coco_labels(run, str(tmp_path / "nothing.json"), "eval", "c1", None)
     assert not (tmp_path / "tables" / "ground_truth").exists()
+
+
+def test_files_that_share_an_image_are_put_together(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    for name, boxes in (
+        ("one", [[1, 1, 5, 5], [2, 2, 5, 5]]),
+        ("two", [[2, 2, 5, 5], [9, 9, 5, 5]]),
+        ("no", []),
+    ):
+        content = json.dumps(coco(["b/x.jpg"], [(0, [float(v) for v in box]) for box in boxes]))
+        (tmp_path / "labels" / f"{name}.json").write_text(content)
+    counts = import_coco_labels(run, str(tmp_path / "labels"), "eval", "c1", None)
+    assert counts == {"images": 1, "boxes": 3, "not_in_lake": 0, "rejected": 0}
+    (row,) = rows(run.store.root, "ground_truth")
+    assert [box["x1"] for box in row["boxes"]] == [1.0, 2.0, 9.0]

@@ -34,7 +34,7 @@ SCALARS = {
     "TIMESTAMP": pa.timestamp("us", tz="UTC"),
 }
 CONTRACT = {
-    "images": "image_id uri dataset partitions width height sequence_id frame_index size_bytes mtime_ts "
+    "images": "image_id uri dataset partitions width height sequence_id frame_index size_bytes mtime "
     "ingest_ts",
     "models": "model_id name uri classes head parent created_ts",
     "detections": "image_id model_id view width height detections n_detections latency_ms run_id ts",
@@ -43,7 +43,7 @@ CONTRACT = {
     "hardness": "image_id model_id query hardness std_error estimator n_samples eta settings_hash run_id",
     "acquisition": "cycle_id strategy unit rank image_id detection_id score cost_s settings_hash",
     "manifests": "cycle_id vendor path n_tasks n_images n_boxes cost_s sha256 status ts",
-    "cycles": "cycle_id parent model_id state settings started_ts ended_ts counts",
+    "cycles": "cycle_id parent model_id state settings started ended counts",
     "metrics": "cycle_id model_id metric query method value low high n",
 }
 

@@ -158,7 +158,7 @@ def test_files_that_are_no_images(tmp_path: Path, name: str, content: bytes, err
 
 @pytest.mark.parametrize(
     ("uri", "error_class"),
-    [("{}/absent.jpg", "missing"), ("{}", "unreadable"), ("nosuch://bucket/a.jpg", "unreadable")],
+    [("{}/absent.jpg", "missing"), ("{}", "unreachable"), ("nosuch://bucket/a.jpg", "unreachable")],
 )
 def test_what_cannot_be_opened_is_a_fault(tmp_path: Path, uri: str, error_class: str) -> None:
     uri = uri.format(tmp_path)
@@ -257,4 +257,4 @@ def test_a_scheme_nobody_opens_is_a_clear_error() -> None:
         filesystem_and_path("ftp://host/a.jpg")
     with pytest.raises(ImageFault) as caught:
         read_bytes("ftp://host/a.jpg")
-    assert caught.value.error_class == "unreadable"
+    assert caught.value.error_class == "unreachable"

@@ -17,7 +17,7 @@ LISTED = pa.schema(
         ("uri", pa.string()),
         ("path", pa.string()),
         ("size_bytes", pa.int64()),
-        ("mtime_ts", pa.timestamp("us", tz="UTC")),
+        ("mtime", pa.timestamp("us", tz="UTC")),
     ]
 )
 MTIME = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.timezone.utc)
@@ -26,7 +26,7 @@ PATTERN = r"(?P<sequence>.*seq-\d+)-frame-(?P<frame>\w+)"
 
 def _headers(root: Path, paths: list[str], pattern: str | None = None) -> list[dict[str, Any]]:
     rows = [
-        {"image_id": f"id-{i}", "uri": f"{root}/{path}", "path": path, "size_bytes": i, "mtime_ts": MTIME}
+        {"image_id": f"id-{i}", "uri": f"{root}/{path}", "path": path, "size_bytes": i, "mtime": MTIME}
         for i, path in enumerate(paths)
     ]
     batch = pa.RecordBatch.from_pylist(rows, schema=LISTED)
@@ -55,7 +55,7 @@ def test_a_row_has_everything_the_images_table_needs(tmp_path: Path) -> None:
         "sequence_id": None,
         "frame_index": None,
         "size_bytes": 0,
-        "mtime_ts": MTIME,
+        "mtime": MTIME,
         "error_class": None,
         "message": None,
     }

@@ -78,7 +78,7 @@ def test_size_and_time_are_the_file_s(lake: Path) -> None:
     os.utime(lake / "top.jpg", (1_700_000_000, 1_700_000_000))
     rows = {row["path"]: row for row in _listed(str(lake), 1, 4)}
     assert rows["top.jpg"]["size_bytes"] == len("top.jpg")
-    assert rows["top.jpg"]["mtime_ts"] == datetime.datetime(
+    assert rows["top.jpg"]["mtime"] == datetime.datetime(
         2023, 11, 14, 22, 13, 20, tzinfo=datetime.timezone.utc
     )
     assert rows[IMAGES[3]]["size_bytes"] == 0
