@@ -19,6 +19,7 @@ from PIL import Image
 
 from conf.errors import QuarryError
 from udfs.street_scene import StreetFrame, sequence_frames
+from udfs.street_scene_layout import drive_plan
 from udfs.street_world import (
     CLASS_NAMES,
     IMAGE_SIZE_HW,
@@ -26,7 +27,6 @@ from udfs.street_world import (
     DrivePlan,
     SequencePlan,
     StreetSettings,
-    drive_plan,
     frame_damage,
     frame_is_rotated,
 )

@@ -1,23 +1,30 @@
-"""The world of one sequence: conditions, camera, road, street furniture, buildings and the traffic on it."""
+"""The plan of one drive and its sequences: conditions, camera, road, street furniture, buildings, traffic."""
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import numpy as np
 
+from conf.errors import QuarryError
 from udfs.street_scene_colors import CLOTHES, CONTAINERS, FACADES, LEAVES, PAINTS, random_color
 from udfs.street_scene_traffic import cars_along, cyclists_along, pedestrians_along, signs_along
 from udfs.street_world import (
+    FIRST_DATE,
     IMAGE_SIZE_HW,
+    VEHICLES,
     Actor,
     Blur,
     Camera,
     Conditions,
     Dataset,
     DayTime,
+    DrivePlan,
     Road,
     SequencePlan,
     StreetSettings,
     Weather,
+    drive_dataset,
 )
 
 ITEM_WEIGHTS: dict[Dataset, dict[str, float]] = {
@@ -182,3 +189,36 @@ def _buildings(rng: np.random.Generator, road: Road, dataset: Dataset) -> list[A
             if crosses and road.crossing_z is not None:
                 z = max(z, road.crossing_z + 6)
     return blocks
+
+
+def drive_plan(seed: int, drive_index: int, settings: StreetSettings) -> DrivePlan:
+    """The plan of one drive, a pure function of its arguments.
+
+    Args:
+        seed: Seed of the lake, 0 or more.
+        drive_index: Position of the drive in the lake, from 0.
+        settings: Shape of the lake; `n_images` cuts the last drive short.
+
+    Returns:
+        The partition keys and the sequences with their worlds.
+
+    Raises:
+        QuarryError: When the index is negative or past the last drive.
+    """
+    first = drive_index * settings.frames_per_drive
+    left = settings.frames_per_drive if settings.n_images is None else settings.n_images - first
+    if drive_index < 0 or left < 1:
+        raise QuarryError(
+            f"drive_index: expected a drive of a lake of {settings.n_images} images, got {drive_index};"
+            " ask for drives 0 to n_drives(n_images, settings) - 1"
+        )
+    dataset = drive_dataset(seed, drive_index, settings)
+    sequences: list[SequencePlan] = []
+    for sequence in range(settings.sequences_per_drive):
+        frames = min(settings.frames_per_sequence, left - sequence * settings.frames_per_sequence)
+        if frames > 0:
+            sequences.append(sequence_plan(seed, drive_index, sequence, dataset, frames, settings))
+    day = FIRST_DATE + timedelta(days=drive_index // VEHICLES)
+    return DrivePlan(
+        drive_index, dataset, day.isoformat(), f"v{drive_index % VEHICLES:02d}", first + 1, tuple(sequences)
+    )

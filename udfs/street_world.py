@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import Literal
 
 import numpy as np
@@ -205,38 +205,3 @@ def frame_damage(seed: int, image_index: int, settings: StreetSettings) -> Damag
 def frame_is_rotated(seed: int, image_index: int, settings: StreetSettings) -> bool:
     """Whether the pixels of a frame are stored rotated under EXIF orientation 6."""
     return picked_in_block(seed, image_index, settings.rotated_share, salt=13) is not None
-
-
-def drive_plan(seed: int, drive_index: int, settings: StreetSettings) -> DrivePlan:
-    """The plan of one drive, a pure function of its arguments.
-
-    Args:
-        seed: Seed of the lake, 0 or more.
-        drive_index: Position of the drive in the lake, from 0.
-        settings: Shape of the lake; `n_images` cuts the last drive short.
-
-    Returns:
-        The partition keys and the sequences with their worlds.
-
-    Raises:
-        QuarryError: When the index is negative or past the last drive.
-    """
-    from udfs.street_scene_layout import sequence_plan
-
-    first = drive_index * settings.frames_per_drive
-    left = settings.frames_per_drive if settings.n_images is None else settings.n_images - first
-    if drive_index < 0 or left < 1:
-        raise QuarryError(
-            f"drive_index: expected a drive of a lake of {settings.n_images} images, got {drive_index};"
-            " ask for drives 0 to n_drives(n_images, settings) - 1"
-        )
-    dataset = drive_dataset(seed, drive_index, settings)
-    sequences: list[SequencePlan] = []
-    for sequence in range(settings.sequences_per_drive):
-        frames = min(settings.frames_per_sequence, left - sequence * settings.frames_per_sequence)
-        if frames > 0:
-            sequences.append(sequence_plan(seed, drive_index, sequence, dataset, frames, settings))
-    day = FIRST_DATE + timedelta(days=drive_index // VEHICLES)
-    return DrivePlan(
-        drive_index, dataset, day.isoformat(), f"v{drive_index % VEHICLES:02d}", first + 1, tuple(sequences)
-    )

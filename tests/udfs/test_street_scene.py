@@ -13,6 +13,7 @@ from conf.errors import QuarryError
 from udfs.street_scene import StreetFrame, sequence_frames
 from udfs.street_scene_backdrop import paint_backdrop, sequence_palette
 from udfs.street_scene_canvas import NEAR_M, Canvas, signed_area
+from udfs.street_scene_layout import drive_plan
 from udfs.street_world import (
     CLASS_NAMES,
     IMAGE_SIZE_HW,
@@ -23,7 +24,6 @@ from udfs.street_world import (
     SequencePlan,
     StreetSettings,
     drive_dataset,
-    drive_plan,
     frame_damage,
     n_drives,
 )
