@@ -54,7 +54,7 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_identity_follows_weights_and_settings(tmp_path: Path) -> None:
     uri = save_random(tmp_path / "a.pt")
     reference = describe_detector(DetectorSettings(weights=uri)).model_id
-    assert describe_detector(DetectorSettings(weights=uri, keep_logits=False)).model_id == reference
+    assert describe_detector(DetectorSettings(weights=uri, keep_logits=False)).model_id != reference
     for changed in ({"eta0": 0.1}, {"min_size": 64}, {"max_size": 200}, {"nms_iou": 0.4}):
         settings = DetectorSettings.model_validate({"weights": uri, **changed})
         assert describe_detector(settings).model_id != reference
