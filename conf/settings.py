@@ -27,7 +27,13 @@ Names = Annotated[tuple[str, ...], AfterValidator(_once)]
 
 
 def location(uri: str) -> str:
-    """A path as every process sees it: relative ones count from here; URIs stay as they are."""
+    """A path as every process sees it: relative ones count from here; URIs stay as they are.
+
+    Raises:
+        ValueError: It is empty, as an unset shell variable is.
+    """
+    if not uri.strip():
+        raise ValueError("expected a path or URI, got an empty one")
     return uri if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", uri) else os.path.abspath(Path(uri).expanduser())
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from conf.settings import Settings
-from jobs.command import Job, add_cycle_flag, add_model_flag
+from jobs.command import Job, add_cycle_flag, add_model_flag, as_settings
 from pipelines.acquire import acquire
 from pipelines.cycle import require_cycle_name
 from pipelines.models import model_named
@@ -21,8 +21,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
-    given = {"query": args.query, "budget_images": args.budget}
-    return [f"acquire.{key}={value}" for key, value in given.items() if value is not None]
+    return as_settings("acquire", {"query": args.query, "budget_images": args.budget})
 
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:

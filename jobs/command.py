@@ -6,9 +6,10 @@ Exit codes: 0 done, 1 unexpected failure (with its traceback), 2 bad input, 130 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,6 +120,21 @@ class Job:
         )
         self.flags(parser)
         return parser
+
+
+def as_settings(section: str, given: Mapping[str, object]) -> list[str]:
+    """A job's own flags as `--set` items, those that were not given left out.
+
+    Args:
+        section: Section of the settings.
+        given: Key to value; None where the flag was not given.
+    """
+    # JSON, which YAML reads back as it was, whatever characters a path holds.
+    return [
+        f"{section}.{key}={json.dumps(value, ensure_ascii=False)}"
+        for key, value in given.items()
+        if value is not None
+    ]
 
 
 def add_cycle_flag(parser: argparse.ArgumentParser) -> None:

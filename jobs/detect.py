@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from conf.settings import Settings
-from jobs.command import Job
+from jobs.command import Job, as_settings
 from pipelines.detect import detect, known_detector
 from pipelines.run import Run
 
@@ -21,8 +21,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
-    given = {"weights": args.weights, "name": args.name}
-    return [f"detector.{key}={value!r}" for key, value in given.items() if value is not None]
+    return as_settings("detector", {"weights": args.weights, "name": args.name})
 
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:

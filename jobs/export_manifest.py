@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from conf.settings import Settings
-from jobs.command import Job, add_cycle_flag, add_model_flag
+from jobs.command import Job, add_cycle_flag, add_model_flag, as_settings
 from pipelines.cycle import require_cycle_name
 from pipelines.export import export_manifests
 from pipelines.models import model_named
@@ -20,7 +20,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
-    return [] if args.folder is None else [f"export.folder={args.folder!r}"]
+    return as_settings("export", {"folder": args.folder})
 
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:

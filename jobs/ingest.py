@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from conf.settings import Settings
-from jobs.command import Job
+from jobs.command import Job, as_settings
 from pipelines.ingest import ingest
 from pipelines.run import Run
 
@@ -19,8 +19,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
-    given = {"uri": args.lake, "listing": args.listing}
-    return [f"lake.{key}={value!r}" for key, value in given.items() if value is not None]
+    return as_settings("lake", {"uri": args.lake, "listing": args.listing})
 
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from conf.settings import Settings, location
-from jobs.command import Job
+from jobs.command import Job, as_settings
 from pipelines.run import Run
 from pipelines.sample_lake import make_sample_lake
 
@@ -18,8 +18,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
-    given = {"images": args.images, "seed": args.seed}
-    return [f"sample_lake.{key}={value}" for key, value in given.items() if value is not None]
+    return as_settings("sample_lake", {"images": args.images, "seed": args.seed})
 
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:

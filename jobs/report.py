@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from conf.settings import Settings
-from jobs.command import Job, add_cycle_flag, add_model_flag
+from jobs.command import Job, add_cycle_flag, add_model_flag, as_settings
 from pipelines.cycle import require_cycle_name
 from pipelines.models import model_named
 from pipelines.report import write_report
@@ -20,7 +20,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
-    return [] if args.output is None else [f"report.path={args.output!r}"]
+    return as_settings("report", {"path": args.output})
 
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:

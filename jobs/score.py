@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from conf.settings import Settings
-from jobs.command import Job, add_model_flag
+from jobs.command import Job, add_model_flag, as_settings
 from pipelines.models import model_named
 from pipelines.run import Run
 from pipelines.score import score
@@ -22,9 +22,9 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
-    given = {"estimator": args.estimator, "samples": args.samples}
-    overrides = [f"score.{key}={value}" for key, value in given.items() if value is not None]
-    return overrides + ([f"score.queries=[{args.queries}]"] if args.queries else [])
+    queries = None if args.queries is None else args.queries.split(",")
+    given = {"estimator": args.estimator, "samples": args.samples, "queries": queries}
+    return as_settings("score", given)
 
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:

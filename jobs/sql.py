@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pyspark.errors import AnalysisException, ParseException
+from pyspark.errors import PySparkException
 
 from conf.errors import QuarryError
 from conf.settings import Settings
@@ -13,6 +13,8 @@ from jobs.command import Job
 from jobs.tables_shown import show
 from pipelines.run import Run
 from pipelines.sql import register_tables
+
+READING_COMMANDS = ("SHOW", "DESCRIBE", "DESC", "EXPLAIN")
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
@@ -29,11 +31,17 @@ def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
             f"no tables under {run.store.root}: run `quarry run_cycle` or `quarry ingest` first"
         )
     try:
-        frame = run.store.session.sql(args.statement)
-    except (AnalysisException, ParseException) as error:
+        show(run, run.store.session.sql(as_query(args.statement)), args.rows)
+    except PySparkException as error:
         reason = str(error).split("JVM stacktrace")[0].strip().splitlines()
-        raise QuarryError(f"{' '.join(reason)[:500]} (tables: {', '.join(names)})") from None
-    show(run, frame, args.rows)
+        raise QuarryError(f"{' '.join(reason)[:500]} (read only; tables: {', '.join(names)})") from None
+
+
+def as_query(statement: str) -> str:
+    """The statement in a form that Spark parses only when it reads: tables are changed by jobs alone."""
+    text = statement.strip().rstrip(";")
+    first = text.split(maxsplit=1)[0].upper() if text else ""
+    return text if first in READING_COMMANDS else f"SELECT * FROM (\n{text}\n)"
 
 
 JOB = Job(

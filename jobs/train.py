@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from conf.settings import Settings
-from jobs.command import Job
+from jobs.command import Job, as_settings
 from jobs.progress import say
 from pipelines.train import train
 
@@ -31,7 +31,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
-    return [] if args.epochs is None else [f"train.epochs={args.epochs}"]
+    return as_settings("train", {"epochs": args.epochs})
 
 
 def _work(_: None, settings: Settings, args: argparse.Namespace) -> None:

@@ -43,10 +43,11 @@ def record_outcomes(outcomes: DataFrame, stage: str, run: Run) -> None:
         name: f"s.{name}" for name in ("uri", "stage", "error_class", "message", "last_ts", "resolved")
     }
     changes["attempts"] = "CASE WHEN s.resolved THEN t.attempts ELSE t.attempts + 1 END"
-    run.store.merge(QUARANTINE, failed.unionByName(cured), update=changes)
+    # Quarantine last: a job that dies before it finds the image still to do.
     damaged = failed.where("error_class <> 'undetectable'").select("image_id")
     for table in (DETECTIONS, HARDNESS):
         run.store.delete(table, damaged, key="image_id")
+    run.store.merge(QUARANTINE, failed.unionByName(cured), update=changes)
 
 
 def unresolved(run: Run) -> DataFrame:

@@ -233,3 +233,8 @@ def test_a_query_named_twice_counts_once_and_dots_in_paths_vanish(tmp_path: Path
     overrides = ["score.queries=[total_fp,total_fn,total_fp]", f"lake.uri={tmp_path}/a/../b"]
     settings = load_settings("local", overrides)
     assert settings.score.queries == ("total_fp", "total_fn") and settings.lake.uri == f"{tmp_path}/b"
+
+
+def test_an_empty_path_is_refused() -> None:
+    with pytest.raises(QuarryError, match="empty"):
+        load_settings("local", root="")

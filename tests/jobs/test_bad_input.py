@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from conf.load import load_settings
 from conf.settings import Settings
+from jobs.command import as_settings
 from jobs.quarry import main
 from pipelines.run import Run
 from pipelines.tables import TableStore
@@ -135,3 +137,26 @@ def test_a_missing_package_is_named_with_its_remedy(tmp_path: Path) -> None:
     hide = "import sys; sys.modules['pyspark'] = None; "
     program = hide + "from jobs.quarry import main; sys.exit(main(['sql', 'x']))"
     refused(python(["-c", program], tmp_path), "pyspark", "make setup")
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM metrics", "UPDATE images SET path = 'x'", "DROP TABLE x"])
+def test_sql_only_reads(finished: tuple[Run, Settings], statement: str) -> None:
+    refused(here(["sql", "--root", finished[0].store.root, statement]), "read only")
+
+
+@pytest.mark.parametrize("statement", ["SELECT 1/0 AS x", "SELECT raise_error('boom')"])
+def test_sql_that_fails_while_it_runs(finished: tuple[Run, Settings], statement: str) -> None:
+    refused(here(["sql", "--root", finished[0].store.root, statement]), "read only")
+
+
+def test_sql_keeps_the_order_it_was_asked_for(finished: tuple[Run, Settings]) -> None:
+    statement = "SELECT id FROM range(5) ORDER BY id DESC; "
+    done = here(["sql", "--root", finished[0].store.root, statement])
+    assert done.returncode == 0 and done.stdout.split()[2:] == ["4", "3", "2", "1", "0"]
+    assert "tableName" in here(["sql", "--root", finished[0].store.root, "SHOW TABLES"]).stdout
+
+
+@pytest.mark.parametrize("path", ['it\'s "odd"', "tab\there", "back\\slash", "narrow\u202fspace", "a: b"])
+def test_paths_reach_settings_as_they_are(path: str) -> None:
+    items = as_settings("report", {"path": f"/{path}"})
+    assert load_settings("local", items).report.path == f"/{path}"
