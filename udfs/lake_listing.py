@@ -43,7 +43,7 @@ def lake_folders(root_uri: str, at_least: int, depth: int = 4) -> list[tuple[str
     try:
         filesystem, root = filesystem_and_path(root_uri)
         kind = filesystem.get_file_info(root).type
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, QuarryError) as error:
         raise QuarryError(f"lake.uri {root_uri}: cannot be opened: {str(error).splitlines()[0]}") from None
     if kind != pafs.FileType.Directory:
         raise QuarryError(f"lake.uri {root_uri}: no such folder; give the root folder of the images")

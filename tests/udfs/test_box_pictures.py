@@ -143,8 +143,8 @@ def test_a_batch_gives_pictures_and_reasons(tmp_path: Path) -> None:
         "not_an_image",
         "truncated",
         "missing",
-        "unreadable",
-        "unreadable",
+        "unreachable",
+        "unreachable",
     ]
 
 
