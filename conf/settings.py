@@ -108,8 +108,8 @@ class DetectorSettings(Section):
     """Which detector runs, and the adapter settings that are part of a model's identity."""
 
     name: str = Field("street", description="name people know the model by")
-    weights: Annotated[str, AfterValidator(lambda uri: location(uri) if Path(uri).is_file() else uri)] = (
-        Field("sample", description="`sample`, a checkpoint file or URI, or a torchvision weights name")
+    weights: WeightsLocation = Field(
+        "sample", description="`sample`, a checkpoint file or URI, or a torchvision weights name"
     )
     architecture: str | None = Field(
         None, description="torchvision builder (fasterrcnn_resnet50_fpn, ...); none: as the checkpoint says"

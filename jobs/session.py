@@ -177,5 +177,6 @@ def fetch_delta_jars(folder: Path) -> list[Path]:
 def _cause(log: str) -> str:
     """The line of a JVM's log that names the failure, rather than its stack."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    named = [line for line in lines if "Exception" in line or "ERROR" in line and not line.startswith("at ")]
+    told = [line for line in lines if not line.startswith("at ")]
+    named = [line for line in told if "Exception" in line or "ERROR" in line]
     return (named or lines or ["no output"])[-1]

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from conf.settings import DetectorSettings, DetectSettings
-from pipelines.quarantine import record_outcomes, unresolved
+from pipelines.quarantine import quarantined, record_outcomes
 from pipelines.run import Run
 from pipelines.tables import spark_schema, utc_timestamp
 from schemas.tables import DETECTIONS, IMAGES, MODELS
@@ -73,7 +73,9 @@ def not_yet_detected(images: DataFrame, run: Run, model_id: str) -> DataFrame:
     done = run.store.read(DETECTIONS, pinned=True).where(
         (F.col("model_id") == model_id) & (F.col("view") == ORIGINAL_VIEW)
     )
-    faults = unresolved(run).crossJoin(F.broadcast(registered)).where("last_ts >= created_ts")
+    faults = (
+        quarantined(run, transient=False).crossJoin(F.broadcast(registered)).where("last_ts >= created_ts")
+    )
     known = done.select("image_id", "ts").unionByName(faults.select("image_id", F.col("last_ts").alias("ts")))
     current = known.join(images.select("image_id", "ingest_ts"), "image_id").where("ts >= ingest_ts")
     readable = images.where("width IS NOT NULL").select("image_id", "uri")

@@ -12,7 +12,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from conf.errors import QuarryError
 from conf.settings import LakeSettings
-from pipelines.quarantine import record_outcomes, unreached
+from pipelines.quarantine import quarantined, record_outcomes
 from pipelines.run import Run
 from pipelines.tables import utc_timestamp
 from schemas.tables import IMAGES
@@ -47,7 +47,9 @@ def ingest(run: Run, lake: LakeSettings) -> dict[str, int]:
         )
     _require_unique_ids(files)
     run.tell(f"{n_files:,} image files found")
-    known = run.store.read(IMAGES, pinned=True).join(unreached(run), "image_id", "left_anti")
+    known = run.store.read(IMAGES, pinned=True).join(
+        quarantined(run, transient=True), "image_id", "left_anti"
+    )
     fresh = files.transform(new_or_changed, known)
     headers = fresh.transform(read_headers, lake, fresh.count()).persist(StorageLevel.DISK_ONLY)
     counts = headers.agg(F.count("*").alias("n"), F.count("error_class").alias("bad")).first()

@@ -50,13 +50,14 @@ def record_outcomes(outcomes: DataFrame, stage: str, run: Run) -> None:
     run.store.merge(QUARANTINE, failed.unionByName(cured), update=changes)
 
 
-def unresolved(run: Run) -> DataFrame:
-    """image_id of every image in quarantine whose file is at fault, not the way to it."""
-    rows = run.store.read(QUARANTINE, pinned=True).where("NOT resolved")
-    return rows.where(~F.col("error_class").isin(*TRANSIENT_FAULTS)).select("image_id", "last_ts")
+def quarantined(run: Run, *, transient: bool) -> DataFrame:
+    """image_id and last_ts of the images that are in quarantine now.
 
-
-def unreached(run: Run) -> DataFrame:
-    """image_id of every image in quarantine that may be readable next time: its store did not answer."""
+    Args:
+        run: The run.
+        transient: Those whose store did not answer, which may be readable next time; else those whose file
+            is at fault.
+    """
     rows = run.store.read(QUARANTINE, pinned=True).where("NOT resolved")
-    return rows.where(F.col("error_class").isin(*TRANSIENT_FAULTS)).select("image_id")
+    unreached = F.col("error_class").isin(*TRANSIENT_FAULTS)
+    return rows.where(unreached if transient else ~unreached).select("image_id", "last_ts")

@@ -21,7 +21,7 @@ from schemas.tables import IMAGES
 from tests.test_readme import python, quarry
 
 
-def refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+def assert_refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
     """The command ended with exit code 2 and one error line that holds all parts."""
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode == 2, done.stderr[-2000:]
@@ -61,12 +61,12 @@ def test_unknown_job_lists_near_names(tmp_path: Path) -> None:
 
 
 def test_root_is_asked_for(tmp_path: Path) -> None:
-    refused(quarry(["score"], tmp_path), "--root DIR")
+    assert_refused(quarry(["score"], tmp_path), "--root DIR")
 
 
 def test_a_lake_that_does_not_exist(session: SparkSession, tmp_path: Path) -> None:
     done = here(["ingest", "--root", str(tmp_path / "t"), "--lake", str(tmp_path / "nowhere")])
-    refused(done, "nowhere", "no such folder")
+    assert_refused(done, "nowhere", "no such folder")
     assert no_tables(tmp_path / "t")
 
 
@@ -74,24 +74,24 @@ def test_a_lake_without_images(session: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "lake" / "date=2026-01-01").mkdir(parents=True)
     (tmp_path / "lake" / "date=2026-01-01" / "notes.txt").write_text("no image")
     done = here(["run_cycle", "--root", str(tmp_path / "t"), "--set", f"lake.uri={tmp_path}/lake"])
-    refused(done, "no image files found", "jpg")
+    assert_refused(done, "no image files found", "jpg")
     assert not (tmp_path / "t" / "images").exists()
 
 
 def test_weights_that_are_no_checkpoint(tmp_path: Path, finished: tuple[Run, Settings]) -> None:
     (tmp_path / "model.pt").write_bytes(b"not a checkpoint")
     root = finished[0].store.root
-    refused(here(["detect", "--root", root, "--weights", str(tmp_path / "model.pt")]), "model.pt")
+    assert_refused(here(["detect", "--root", root, "--weights", str(tmp_path / "model.pt")]), "model.pt")
 
 
 def test_classes_that_do_not_match_the_checkpoint(tmp_path: Path, finished: tuple[Run, Settings]) -> None:
     flags = ["--set", "detector.classes=[cat,dog,cow,hen]"]
-    refused(here(["detect", "--root", finished[0].store.root, *flags]), "cat", "pedestrian")
+    assert_refused(here(["detect", "--root", finished[0].store.root, *flags]), "cat", "pedestrian")
 
 
 def test_a_class_the_model_does_not_know(tmp_path: Path, finished: tuple[Run, Settings]) -> None:
     done = here(["score", "--root", finished[0].store.root, "--set", "score.classes=[pedestrain]"])
-    refused(done, "pedestrain", "did you mean 'pedestrian'?")
+    assert_refused(done, "pedestrain", "did you mean 'pedestrian'?")
 
 
 def test_labels_with_a_class_the_model_does_not_know(tmp_path: Path, finished: tuple[Run, Settings]) -> None:
@@ -103,14 +103,14 @@ def test_labels_with_a_class_the_model_does_not_know(tmp_path: Path, finished: t
     coco = {"images": [image], "annotations": [box], "categories": [{"id": 7, "name": "zebra"}]}
     (tmp_path / "labels.json").write_text(json.dumps(coco))
     done = here(["import_labels", "--root", root, "--labels", str(tmp_path / "labels.json")])
-    refused(done, "zebra", "unknown to the model")
+    assert_refused(done, "zebra", "unknown to the model")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"images": 3}'])
 def test_labels_that_are_not_coco(tmp_path: Path, finished: tuple[Run, Settings], content: str) -> None:
     (tmp_path / "labels.json").write_text(content)
     labels = str(tmp_path / "labels.json")
-    refused(
+    assert_refused(
         here(["import_labels", "--root", finished[0].store.root, "--labels", labels]),
         "labels.json",
     )
@@ -124,29 +124,29 @@ def test_a_table_of_a_newer_schema(tmp_path: Path, finished: tuple[Run, Settings
         f"ALTER TABLE delta.`{store.path(IMAGES)}` SET TBLPROPERTIES ('quarry.schema_version' = '99')"
     )
     done = here(["ingest", "--root", store.root, "--lake", str(tmp_path)])
-    refused(done, "schema version 99", "upgrade Quarry")
+    assert_refused(done, "schema version 99", "upgrade Quarry")
     assert sorted(path.name for path in (tmp_path / "newer").iterdir()) == ["images"]
 
 
 def test_sql_that_does_not_parse(tmp_path: Path, finished: tuple[Run, Settings]) -> None:
     done = here(["sql", "--root", finished[0].store.root, "SELECT nothing FROM nowhere"])
-    refused(done, "nowhere", "hardness")
+    assert_refused(done, "nowhere", "hardness")
 
 
 def test_a_missing_package_is_named_with_its_remedy(tmp_path: Path) -> None:
     hide = "import sys; sys.modules['pyspark'] = None; "
     program = hide + "from jobs.quarry import main; sys.exit(main(['sql', 'x']))"
-    refused(python(["-c", program], tmp_path), "pyspark", "make setup")
+    assert_refused(python(["-c", program], tmp_path), "pyspark", "make setup")
 
 
 @pytest.mark.parametrize("statement", ["DELETE FROM metrics", "UPDATE images SET path = 'x'", "DROP TABLE x"])
 def test_sql_only_reads(finished: tuple[Run, Settings], statement: str) -> None:
-    refused(here(["sql", "--root", finished[0].store.root, statement]), "read only")
+    assert_refused(here(["sql", "--root", finished[0].store.root, statement]), "read only")
 
 
 @pytest.mark.parametrize("statement", ["SELECT 1/0 AS x", "SELECT raise_error('boom')"])
 def test_sql_that_fails_while_it_runs(finished: tuple[Run, Settings], statement: str) -> None:
-    refused(here(["sql", "--root", finished[0].store.root, statement]), "read only")
+    assert_refused(here(["sql", "--root", finished[0].store.root, statement]), "read only")
 
 
 def test_sql_keeps_the_order_it_was_asked_for(finished: tuple[Run, Settings]) -> None:
