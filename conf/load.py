@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -40,33 +40,66 @@ def load_settings(
         _set_key(merged, item)
     if root is not None:
         merged["root"] = root
+    sources = _read_query_file(merged)
     faults: list[str] = []
     settings: Settings | None = None
     try:
         settings = Settings.model_validate(merged)
     except ValidationError as error:
-        faults = [_fault(details) for details in error.errors()]
-    faults += _contradictions(merged)
+        faults = [f"{_source(details, sources) or path}: {_fault(details)}" for details in error.errors()]
+    faults += [f"{path}: {fault}" for fault in _contradictions(merged)]
     if faults or settings is None:
-        raise QuarryError("\n".join(f"{path}: {fault}" for fault in faults))
+        raise QuarryError("\n".join(faults))
     return settings
 
 
 def profile_names() -> list[str]:
     """Names of the shipped profiles, sorted."""
-    return sorted(p.stem for p in PROFILE_FOLDER.glob("*.yaml"))
+    return _shipped_names(PROFILE_FOLDER)
+
+
+def shipped_file(name: str, folder: Path, flag: str) -> Path:
+    """The YAML file a user names: one that is shipped, or a path.
+
+    Raises:
+        QuarryError: Neither; the message has the flag and the shipped names.
+    """
+    shipped = folder / f"{name}.yaml"
+    if shipped.is_file():
+        return shipped
+    path = Path(name)
+    if not path.is_file():
+        raise QuarryError(f"{flag} {name}: no such file; shipped ones: {', '.join(_shipped_names(folder))}")
+    return path
+
+
+def _shipped_names(folder: Path) -> list[str]:
+    return sorted(p.stem for p in folder.glob("*.yaml"))
 
 
 def _profile_path(config: str) -> Path:
-    shipped = PROFILE_FOLDER / f"{config}.yaml"
-    if shipped.is_file():
-        return shipped
-    path = Path(config)
-    if not path.is_file():
-        raise QuarryError(
-            f"--config {config}: no such file and no such profile; profiles: {', '.join(profile_names())}"
-        )
-    return path
+    return shipped_file(config, PROFILE_FOLDER, "--config")
+
+
+def _read_query_file(merged: dict[str, Any]) -> dict[str, Path]:
+    """Puts the queries of `score.query_file` into `score.define`; returns where each came from."""
+    score = merged.get("score")
+    if not isinstance(score, dict) or not isinstance(score.get("query_file"), str):
+        return {}
+    path = shipped_file(score["query_file"], PROFILE_FOLDER / "queries", "score.query_file")
+    queries = _read_yaml(path)
+    defined = score.get("define")
+    defined = defined if isinstance(defined, dict) else {}
+    twice = sorted(set(queries) & set(defined))
+    if twice:
+        raise QuarryError(f"{path}: query {twice[0]!r} is defined in score.define too; keep one")
+    merged["score"] = score | {"define": defined | queries}
+    return dict.fromkeys(queries, path)
+
+
+def _source(details: ErrorDetails, sources: Mapping[str, Path]) -> Path | None:
+    location = details["loc"]
+    return sources.get(str(location[2])) if location[:2] == ("score", "define") and location[2:] else None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -106,17 +139,31 @@ def _fault(details: ErrorDetails) -> str:
     if details["type"] == "extra_forbidden":
         known = _fields_at(location[:-1])
         return f"{key}: unknown setting; {nearest(location[-1], known)}"
-    return f"{key}: {details['msg']}, got {details['input']!r}"
+    reason = details["msg"].removeprefix("Value error, ")
+    got = "" if isinstance(details["input"], dict) else f", got {details['input']!r}"
+    return f"{key}: {reason}{got}"
 
 
 def _fields_at(location: Sequence[str]) -> Mapping[str, object]:
-    model: type[BaseModel] = Settings
+    node: Any = Settings
     for part in location:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        if get_origin(node) is dict:
+            node = get_args(node)[1]
+            continue
+        section = _section(node)
+        if section is None or part not in section.model_fields:
             return {}
-        model = annotation
-    return model.model_fields
+        node = section.model_fields[part].annotation
+    section = _section(node)
+    return {} if section is None else section.model_fields
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The section an annotation such as `FilterSpec | None` stands for."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
 
 
 def _contradictions(merged: Mapping[str, Any]) -> list[str]:

@@ -11,9 +11,11 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from conf.query_spec import QUERY_NAME, QuerySpec
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Positive = Annotated[int, Field(ge=1)]
@@ -24,6 +26,10 @@ def _once(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Names = Annotated[tuple[str, ...], AfterValidator(_once)]
+
+BUILT_IN_QUERIES = tuple(
+    f"{q}_{e}" for q in ("total", "pixel_adj", "occ_aware") for e in ("fp", "fn", "false")
+)
 
 
 def location(uri: str) -> str:
@@ -149,8 +155,11 @@ class ScoreSettings(Section):
     estimator: Literal["exact", "monte_carlo"] = Field("exact", description="closed form, or Algorithm 1")
     samples: Positive = Field(10, description="Monte Carlo samples per image")
     queries: Names = Field(
-        tuple(f"{q}_{e}" for q in ("total", "pixel_adj", "occ_aware") for e in ("fp", "fn", "false")),
-        description="hardness queries",
+        BUILT_IN_QUERIES, description="hardness queries; none given: the built-in ones and all defined ones"
+    )
+    define: dict[str, QuerySpec] = Field(default_factory=dict, description="your own queries, name: query")
+    query_file: str | None = Field(
+        None, description="YAML file of queries, name: query, read into `define`; `street` is shipped"
     )
     baselines: Names = Field(
         ("entropy", "dempster_shafer", "max_uncertainty"), description="query-free uncertainties to compare"
@@ -158,6 +167,51 @@ class ScoreSettings(Section):
     classes: tuple[str, ...] | None = Field(None, description="only these classes count; none: all")
     max_component: Annotated[int, Field(ge=1, le=16)] = Field(
         12, description="overlapping detections enumerated exactly; larger groups are sampled"
+    )
+    committee: Names = Field(
+        (), description="models whose detections stand for ground truth instead of the model's own scores"
+    )
+    committee_truth: Literal["score_sampled", "uniform"] = Field(
+        "score_sampled", description="a member's detections by their scores, or its confirmed ones"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _queries_default_to_all(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "queries" not in given and isinstance(given.get("define"), dict):
+            return {**given, "queries": (*BUILT_IN_QUERIES, *given["define"])}
+        return given
+
+    @field_validator("define")
+    @classmethod
+    def _can_be_columns(cls, define: dict[str, QuerySpec]) -> dict[str, QuerySpec]:
+        for name in define:
+            if not QUERY_NAME.fullmatch(name):
+                raise ValueError(
+                    f"{name!r}: expected up to 64 letters, digits and _, not starting with a digit"
+                )
+            if name in BUILT_IN_QUERIES:
+                raise ValueError(f"{name!r} is a built-in query; choose another name")
+        return define
+
+
+class CalibrationSettings(Section):
+    """Scores made probabilities before they are sampled, fitted on held-out labels."""
+
+    method: Literal["none", "temperature", "isotonic"] = Field(
+        "temperature", description="curve per class from score to P(true positive); none: raw scores"
+    )
+    min_images: Annotated[int, Field(ge=2)] = Field(
+        20, description="with fewer held-out labeled images the raw scores stay"
+    )
+    max_images: Positive = Field(
+        5_000, description="held-out images fitted on in one task, drawn by a hash of the id"
+    )
+    folds: Annotated[int, Field(ge=2, le=20)] = Field(
+        5, description="a labeled image is calibrated by the fit of the other folds"
+    )
+    min_gain: Probability = Field(
+        0.05, description="share of the log loss a fit must take off out of fold; else raw scores stay"
     )
 
 
@@ -169,6 +223,19 @@ class EvaluateSettings(Section):
     )
     calibration_bins: Positive = Field(15, description="bins of the reliability diagram")
     max_images: Positive = Field(1_000_000, description="labeled images one query is ranked over in one task")
+    bootstrap_samples: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        200, description="resamples of the images behind each 95 % interval; 0: no intervals"
+    )
+    bootstrap_images: Positive = Field(
+        100_000, description="with more labeled images no interval is computed"
+    )
+    sample_sizes: tuple[Annotated[int, Field(ge=1, le=10_000)], ...] = Field(
+        (1, 2, 5, 10, 20, 50, 100, 200),
+        description="numbers of Monte Carlo samples compared with the exact value; empty: none",
+    )
+    sensitivity_images: Annotated[int, Field(ge=1, le=20_000)] = Field(
+        500, description="held-out images they are compared on"
+    )
     max_ap_images: Positive = Field(20_000, description="images average precision is computed on")
 
 
@@ -176,6 +243,9 @@ class AcquireSettings(Section):
     """Which images go to labeling."""
 
     query: str = Field("pixel_adj_false", description="rank by this query's hardness")
+    method: str | None = Field(
+        None, description="hardness.method to rank by, e.g. calibrated; none: score.estimator's"
+    )
     budget_images: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         50, description="images per strategy and cycle"
     )
@@ -246,6 +316,7 @@ class Settings(Section):
     detect: DetectSettings = DetectSettings()
     train: TrainSettings = TrainSettings()
     score: ScoreSettings = ScoreSettings()
+    calibration: CalibrationSettings = CalibrationSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     acquire: AcquireSettings = AcquireSettings()
     export: ExportSettings = ExportSettings()

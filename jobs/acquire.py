@@ -15,13 +15,16 @@ from pipelines.run import Run
 
 def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--query", metavar="NAME", help="rank by this query (setting acquire.query)")
+    parser.add_argument(
+        "--method", metavar="NAME", help="exact, monte_carlo, calibrated, ... (setting acquire.method)"
+    )
     parser.add_argument("--budget", type=int, metavar="N", help="images (setting acquire.budget_images)")
     add_cycle_flag(parser)
     add_model_flag(parser)
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
-    return as_settings("acquire", {"query": args.query, "budget_images": args.budget})
+    return as_settings("acquire", {"query": args.query, "method": args.method, "budget_images": args.budget})
 
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:

@@ -151,6 +151,22 @@ def add_model_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_query_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that choose hardness queries."""
+    parser.add_argument("--queries", metavar="a,b", help="hardness queries (setting score.queries)")
+    parser.add_argument(
+        "--query-file",
+        metavar="FILE",
+        help="YAML file of your own queries, or the shipped `street` (setting score.query_file)",
+    )
+
+
+def query_overrides(args: argparse.Namespace) -> list[str]:
+    """The flags of `add_query_flags` as settings."""
+    queries = None if args.queries is None else args.queries.split(",")
+    return as_settings("score", {"queries": queries, "query_file": args.query_file})
+
+
 def _fail(message: str) -> int:
     for line in message.splitlines():
         sys.stderr.write(f"error: {line}\n")

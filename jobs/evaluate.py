@@ -5,33 +5,46 @@ from __future__ import annotations
 import argparse
 import sys
 
-from conf.settings import Settings
-from jobs.command import Job, add_cycle_flag, add_model_flag
+from conf.settings import Settings, location
+from jobs.command import Job, add_cycle_flag, add_model_flag, add_query_flags, query_overrides
 from jobs.tables_shown import show_evaluation
 from pipelines.cycle import require_cycle_name
 from pipelines.evaluate import evaluate
 from pipelines.models import model_named
+from pipelines.report_evaluation import write_pictures
+from pipelines.report_source import ReportSource
 from pipelines.run import Run
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
     add_cycle_flag(parser)
     add_model_flag(parser)
+    add_query_flags(parser)
+    parser.add_argument(
+        "--pictures", metavar="DIR", type=location, help="also write every chart there, as SVG files"
+    )
 
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
     require_cycle_name(args.cycle)
     model = model_named(run, args.model)
     evaluate(run, args.cycle, model, settings.score, settings.evaluate, settings.seed)
-    show_evaluation(run, args.cycle, model.model_id)
+    show_evaluation(run, args.cycle, model.model_id, settings.score)
+    if args.pictures is not None:
+        n_files = write_pictures(ReportSource(run, args.cycle, model, settings), args.pictures)
+        run.tell(f"\n{n_files} pictures in {args.pictures}")
 
 
 JOB = Job(
     name="evaluate",
-    summary="Measures how well every ranking finds truly hard images: nDCG, AUROC, mAUC, AP, calibration.",
-    example="quarry evaluate --root tables",
+    summary=(
+        "Measures how well every ranking finds truly hard images, with intervals: nDCG, AUROC, mAUC; how "
+        "alike rankings are, what more Monte Carlo samples buy, AP and calibration."
+    ),
+    example="quarry evaluate --root tables --pictures charts",
     work=_work,
     flags=_flags,
+    overrides=query_overrides,
 )
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from conf.label_map import load_label_map
 from conf.settings import Settings, location
 from jobs.command import Job
 from pipelines.cycle import require_cycle_name
@@ -23,12 +24,18 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         default="eval",
         help="eval: held out to measure with (default); train: was trained on, never acquired again",
     )
+    parser.add_argument(
+        "--label-map",
+        metavar="MAP",
+        help="YAML `name: new name, or null to drop`, or the name of a shipped map",
+    )
     parser.add_argument("--cycle", metavar="NAME", default="manual", help="cycle that brings the labels")
 
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
     require_cycle_name(args.cycle)
-    counts = import_coco_labels(run, args.labels, args.split, args.cycle, model_if_any(run))
+    label_map = load_label_map(args.label_map) if args.label_map else None
+    counts = import_coco_labels(run, args.labels, args.split, args.cycle, model_if_any(run), label_map)
     run.tell(
         f"{counts['images']:,} images with {counts['boxes']:,} boxes imported, "
         f"{counts['not_in_lake']:,} images not in the lake, {counts['rejected']:,} items rejected"

@@ -16,6 +16,7 @@ JOBS = {
     "ingest": "find the images of a lake",
     "import_labels": "import COCO ground truth",
     "detect": "run a detector over the images",
+    "import_detections": "take detections made elsewhere instead: COCO results, Parquet or Delta",
     "score": "score the hardness of every image",
     "evaluate": "compare rankings with ground truth",
     "acquire": "pick images for labeling under a budget",

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from conf.settings import Settings
-from jobs.command import Job, add_cycle_flag, add_model_flag, as_settings
+from jobs.command import Job, add_cycle_flag, add_model_flag, add_query_flags, as_settings, query_overrides
 from pipelines.cycle import require_cycle_name
 from pipelines.models import model_named
 from pipelines.report import write_report
@@ -15,12 +15,13 @@ from pipelines.run import Run
 
 def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="FILE", help="HTML file (setting report.path)")
+    add_query_flags(parser)
     add_cycle_flag(parser)
     add_model_flag(parser)
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
-    return as_settings("report", {"path": args.output})
+    return [*as_settings("report", {"path": args.output}), *query_overrides(args)]
 
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:

@@ -50,7 +50,7 @@ def _show_outcome(run: Run, settings: Settings, args: argparse.Namespace) -> Non
     row = cycle_row(run, args.cycle)
     if row is not None and any(key.startswith("evaluate.") for key in row.counts):
         run.tell("")
-        show_evaluation(run, args.cycle, row.model_id)
+        show_evaluation(run, args.cycle, row.model_id, settings.score)
     given = {"--config": args.config, "--root": args.root}
     flags = shlex.join(part for flag, value in given.items() if value for part in (flag, value))
     run.tell("\nSQL to try next:")

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from conf.settings import Settings
-from jobs.command import Job, add_model_flag, as_settings
+from jobs.command import Job, add_model_flag, add_query_flags, as_settings, query_overrides
 from pipelines.models import model_named
 from pipelines.run import Run
 from pipelines.score import score
@@ -17,18 +17,26 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples", type=int, metavar="N", help="Monte Carlo samples (setting score.samples)"
     )
-    parser.add_argument("--queries", metavar="a,b", help="hardness queries (setting score.queries)")
+    add_query_flags(parser)
+    parser.add_argument(
+        "--committee", metavar="a,b", help="models that stand for ground truth (setting score.committee)"
+    )
+    parser.add_argument(
+        "--committee-truth",
+        choices=("score_sampled", "uniform"),
+        help="a member's detections by their scores, or its confirmed ones (setting score.committee_truth)",
+    )
     add_model_flag(parser)
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
-    queries = None if args.queries is None else args.queries.split(",")
-    given = {"estimator": args.estimator, "samples": args.samples, "queries": queries}
-    return as_settings("score", given)
+    given = {"estimator": args.estimator, "samples": args.samples, "committee_truth": args.committee_truth}
+    given["committee"] = None if args.committee is None else args.committee.split(",")
+    return [*as_settings("score", given), *query_overrides(args)]
 
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
-    counts = score(run, model_named(run, args.model), settings.score, settings.seed)
+    counts = score(run, model_named(run, args.model), settings.score, settings.calibration, settings.seed)
     run.tell(f"{counts['images']:,} images scored, {counts['rows']:,} rows of hardness written")
 
 

@@ -7,15 +7,18 @@ from pyspark.sql import functions as F
 
 from conf.errors import QuarryError, nearest
 from conf.settings import AcquireSettings, settings_hash
+from pipelines.hardness_rows import BASELINE, GROUND_TRUTH
 from pipelines.models import Model
 from pipelines.run import Run
-from schemas.tables import ACQUISITION, GROUND_TRUTH, HARDNESS
+from pipelines.tables import sql_literal
+from schemas.tables import ACQUISITION, HARDNESS
+from schemas.tables import GROUND_TRUTH as TRUTH_TABLE
 
 RANDOM = "random"
 
 
 def acquire(
-    run: Run, cycle_id: str, model: Model, settings: AcquireSettings, seed: int, method: str
+    run: Run, cycle_id: str, model: Model, settings: AcquireSettings, seed: int, estimator: str
 ) -> dict[str, int]:
     """Picks the images a cycle sends to labeling; the same settings pick the same rows again.
 
@@ -25,7 +28,7 @@ def acquire(
         model: Whose hardness ranks the images.
         settings: Query, budget, control.
         seed: Seed of ties and of the control.
-        method: exact or monte_carlo.
+        estimator: The method that ranks where the settings name none: exact or monte_carlo.
 
     Returns:
         Rows per strategy.
@@ -34,11 +37,18 @@ def acquire(
         QuarryError: The query was not scored, or nothing is left to label.
     """
     scored = run.store.require(HARDNESS, made_by="score").where(F.col("model_id") == model.model_id)
-    candidates = scored.where((F.col("query") == settings.query) & F.col("method").isin(method, "baseline"))
+    method = settings.method or estimator
+    candidates = scored.where((F.col("query") == settings.query) & F.col("method").isin(method, BASELINE))
     if candidates.isEmpty():
-        known = [row.query for row in scored.select("query").distinct().limit(1000).collect()]
+        known = scored.select("query", "method").distinct().limit(1000).collect()
+        methods = sorted({row.method for row in known if row["query"] == settings.query} - {GROUND_TRUTH})
+        if methods:
+            raise QuarryError(
+                f"acquire.method: {settings.query!r} was scored by {', '.join(methods)}, not by {method!r}"
+            )
         raise QuarryError(
-            f"acquire.query: {settings.query!r} was not scored; {nearest(settings.query, known)}"
+            f"acquire.query: {settings.query!r} was not scored; "
+            f"{nearest(settings.query, [row['query'] for row in known])}"
         )
     pool = candidates.transform(not_labeled_for_training, run).select("image_id", "hardness")
     n_pool = pool.count()
@@ -63,14 +73,14 @@ def acquire(
             "settings_hash": F.lit(settings_hash(settings, seed, method, model.model_id)),
         }
     )
-    quoted = cycle_id.replace("\\", "\\\\").replace("'", "\\'")
-    run.store.replace(ACQUISITION, rows.select(*ACQUISITION.column_names), where=f"cycle_id = '{quoted}'")
+    rows = rows.select(*ACQUISITION.column_names)
+    run.store.replace(ACQUISITION, rows, where=f"cycle_id = {sql_literal(cycle_id)}")
     return dict.fromkeys(strategies, budget)
 
 
 def not_labeled_for_training(candidates: DataFrame, run: Run) -> DataFrame:
     """Leaves out images whose complete labels were trained on; labels held out to measure do not count."""
-    trained_on = run.store.read(GROUND_TRUTH).where("complete AND split = 'train'").select("image_id")
+    trained_on = run.store.read(TRUTH_TABLE).where("complete AND split = 'train'").select("image_id")
     return candidates.join(trained_on, "image_id", "left_anti")
 
 

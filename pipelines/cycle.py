@@ -21,7 +21,8 @@ from pipelines.labels import import_coco_labels
 from pipelines.models import Model, model_named
 from pipelines.report import write_report
 from pipelines.run import Run
-from pipelines.score import require_known_names, score
+from pipelines.score import score
+from pipelines.score_inputs import require_known_names
 from pipelines.tables import spark_schema, utc_timestamp
 from schemas.tables import CYCLES
 
@@ -56,7 +57,7 @@ def _import_labels(run: Run, cycle_id: str, settings: Settings) -> dict[str, int
 
 
 def _score(run: Run, _: str, settings: Settings) -> dict[str, int]:
-    return score(run, _model(run, settings), settings.score, settings.seed)
+    return score(run, _model(run, settings), settings.score, settings.calibration, settings.seed)
 
 
 def _evaluate(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
@@ -152,8 +153,8 @@ def cycle_row(run: Run, cycle_id: str) -> Row | None:
 
 def cycle_settings_hash(settings: Settings) -> str:
     """Identity of the settings that change a cycle's tables; how and where it runs may change on the way."""
-    parts = (settings.lake, settings.detector, settings.score, settings.evaluate, settings.acquire)
-    return settings_hash(*parts, settings.export, settings.seed)
+    parts = (settings.lake, settings.detector, settings.score, settings.calibration, settings.evaluate)
+    return settings_hash(*parts, settings.acquire, settings.export, settings.seed)
 
 
 def _stages_done(state: str) -> int:

@@ -39,7 +39,8 @@ def ingest(run: Run, lake: LakeSettings) -> dict[str, int]:
     """
     session = run.store.session
     files = listed(session, lake) if lake.listing else walked(session, lake)
-    files = files.transform(add_image_id, lake).persist(StorageLevel.DISK_ONLY)
+    images = run.store.read(IMAGES, pinned=True)
+    files = files.transform(add_image_id, lake, images).persist(StorageLevel.DISK_ONLY)
     n_files = files.count()
     if n_files == 0:
         raise QuarryError(
@@ -47,9 +48,7 @@ def ingest(run: Run, lake: LakeSettings) -> dict[str, int]:
         )
     _require_unique_ids(files)
     run.tell(f"{n_files:,} image files found")
-    known = run.store.read(IMAGES, pinned=True).join(
-        quarantined(run, transient=True), "image_id", "left_anti"
-    )
+    known = images.join(quarantined(run, transient=True), "image_id", "left_anti")
     fresh = files.transform(new_or_changed, known)
     headers = fresh.transform(read_headers, lake, fresh.count()).persist(StorageLevel.DISK_ONLY)
     counts = headers.agg(F.count("*").alias("n"), F.count("error_class").alias("bad")).first()
@@ -111,11 +110,16 @@ def listed(session: SparkSession, lake: LakeSettings) -> DataFrame:
     return frame.select(*kept).where("uri IS NOT NULL")
 
 
-def add_image_id(files: DataFrame, lake: LakeSettings) -> DataFrame:
-    """image_id: the user's own where the listing has one, else 24 hexadecimal characters of SHA-256."""
+def add_image_id(files: DataFrame, lake: LakeSettings, images: DataFrame) -> DataFrame:
+    """image_id: the user's own where the listing has one, else 24 hexadecimal characters of SHA-256.
+
+    An image that came by an import under its path as its id keeps it.
+    """
     if "image_id" in files.columns:
         return files
-    return files.withColumn("image_id", F.substring(F.sha2(F.col(lake.image_id), 256), 1, 24))
+    imported = images.where("image_id = path").select("path", "image_id")
+    digest = F.substring(F.sha2(F.col(lake.image_id), 256), 1, 24)
+    return files.join(imported, "path", "left").withColumn("image_id", F.coalesce("image_id", digest))
 
 
 def new_or_changed(files: DataFrame, images: DataFrame) -> DataFrame:

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from conf.errors import QuarryError
+from conf.label_map import LabelMap
 from pipelines.models import Model
 from pipelines.run import Run
 from pipelines.tables import utc_timestamp
@@ -23,7 +24,12 @@ REASONS_TOLD = 5
 
 
 def import_coco_labels(
-    run: Run, labels_uri: str, split: str, cycle_id: str, model: Model | None
+    run: Run,
+    labels_uri: str,
+    split: str,
+    cycle_id: str,
+    model: Model | None,
+    label_map: LabelMap | None = None,
 ) -> dict[str, int]:
     """Adds or replaces the ground truth of the images that COCO files name.
 
@@ -35,16 +41,18 @@ def import_coco_labels(
         split: train or eval.
         cycle_id: The cycle that brings the labels.
         model: Gives label ids and known classes; none: labels keep their names only.
+        label_map: Renames the file's classes to the model's and drops the boxes of some.
 
     Returns:
         Counts: images with truth, boxes, rejected items, images not in the lake.
 
     Raises:
-        QuarryError: No such file, not COCO, a class the model does not know, or no image found in the lake.
+        QuarryError: No such file, not COCO, a class that the map or the model does not know, or no image
+            found in the lake.
     """
     files = label_files(labels_uri)
     label_ids = {name: label for label, name in model.classes.items()} if model else {}
-    parse = partial(coco_label_batches, label_ids=label_ids)
+    parse = partial(coco_label_batches, label_ids=label_ids, label_map=label_map)
     frame = run.store.session.createDataFrame([(uri,) for uri in files], "uri STRING")
     tasks = -(-len(files) // FILES_PER_TASK)
     parsed = (
@@ -110,7 +118,9 @@ def with_image_id(labels: DataFrame, images: DataFrame) -> DataFrame:
     joined = keyed.join(names, "key", "left")
     twice = joined.groupBy("key").agg(F.count_distinct("image_id").alias("n")).where("n > 1").first()
     if twice is not None:
-        raise QuarryError(f"labels: {twice.key!r} fits {twice.n} images of the lake; give unique paths")
+        raise QuarryError(
+            f"{twice.key!r} fits {twice.n} images of the lake; give unique paths, or quarry_image_id"
+        )
     return joined.drop("key")
 
 

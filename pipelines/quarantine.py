@@ -9,15 +9,20 @@ from pipelines.run import Run
 from pipelines.tables import utc_timestamp
 from schemas.tables import DETECTIONS, HARDNESS, QUARANTINE
 from udfs.image_files import TRANSIENT_FAULTS
+from udfs.imported_detections import BAD_DETECTIONS
+
+MODEL_FAULTS = ("undetectable", BAD_DETECTIONS)
 
 
 def record_outcomes(outcomes: DataFrame, stage: str, run: Run) -> None:
     """Merges one stage's outcomes into `quarantine`; what was found in a file before it broke is removed.
 
+    Where the fault is not the file's but lies between it and one model, only that model's rows are removed.
+
     Args:
         outcomes: One row per image with image_id, uri, error_class and message (both null when the image was
-            fine).
-        stage: ingest or detect.
+            fine), perhaps model_id.
+        stage: ingest, detect or import_detections.
         run: Gives the time stamps.
     """
     now = utc_timestamp(run.started_s)
@@ -44,10 +49,17 @@ def record_outcomes(outcomes: DataFrame, stage: str, run: Run) -> None:
     }
     changes["attempts"] = "CASE WHEN s.resolved THEN t.attempts ELSE t.attempts + 1 END"
     # Quarantine last: a job that dies before it finds the image still to do.
-    damaged = failed.where("error_class <> 'undetectable'").select("image_id")
-    for table in (DETECTIONS, HARDNESS):
-        run.store.delete(table, damaged, key="image_id")
+    if not failed.isEmpty():
+        _delete_findings(outcomes, run)
     run.store.merge(QUARANTINE, failed.unionByName(cured), update=changes)
+
+
+def _delete_findings(outcomes: DataFrame, run: Run) -> None:
+    of_model = F.col("error_class").isin(*MODEL_FAULTS)
+    for table in (DETECTIONS, HARDNESS):
+        run.store.delete(table, outcomes.where(~of_model).select("image_id"))
+        if "model_id" in outcomes.columns:
+            run.store.delete(table, outcomes.where(of_model).select("image_id", "model_id"))
 
 
 def quarantined(run: Run, *, transient: bool) -> DataFrame:
@@ -56,8 +68,9 @@ def quarantined(run: Run, *, transient: bool) -> DataFrame:
     Args:
         run: The run.
         transient: Those whose store did not answer, which may be readable next time; else those whose file
-            is at fault.
+            is at fault. Bad detections that were imported are neither.
     """
     rows = run.store.read(QUARANTINE, pinned=True).where("NOT resolved")
     unreached = F.col("error_class").isin(*TRANSIENT_FAULTS)
-    return rows.where(unreached if transient else ~unreached).select("image_id", "last_ts")
+    at_fault = ~F.col("error_class").isin(*TRANSIENT_FAULTS, BAD_DETECTIONS)
+    return rows.where(unreached if transient else at_fault).select("image_id", "last_ts")

@@ -20,17 +20,8 @@ def register_tables(run: Run, scoring: ScoreSettings) -> list[str]:
     return run.store.register_views((BOXES_VIEW, wide))
 
 
-def ndcg_table(run: Run, cycle_id: str, model_id: str) -> DataFrame:
-    """nDCG of a cycle: a row a query, a column a method."""
-    rows = _metrics(run, cycle_id, model_id).where("metric = 'ndcg'")
-    return rows.groupBy("query").pivot("method").agg(F.round(F.first("value"), 3)).orderBy("query")
-
-
 def detector_figures(run: Run, cycle_id: str, model_id: str) -> DataFrame:
-    """AP, AP50 (also per class) and expected calibration error of a cycle's detector."""
-    rows = _metrics(run, cycle_id, model_id).where("method = 'detector'")
+    """AP, AP50 and expected calibration error of a cycle's detector, overall and per class."""
+    rows = run.store.read(METRICS).where((F.col("cycle_id") == cycle_id) & (F.col("model_id") == model_id))
+    rows = rows.where("method = 'detector' AND metric IN ('ap', 'ap50', 'ece')")
     return rows.select("metric", "query", F.round("value", 3).alias("value"), "n").orderBy("metric", "query")
-
-
-def _metrics(run: Run, cycle_id: str, model_id: str) -> DataFrame:
-    return run.store.read(METRICS).where((F.col("cycle_id") == cycle_id) & (F.col("model_id") == model_id))

@@ -103,11 +103,12 @@ class TableStore:
             merge = merge.whenMatchedUpdate(condition=changed, set=dict(values))
         merge.whenNotMatchedInsertAll().execute()
 
-    def delete(self, table: Table, rows: DataFrame, key: str) -> None:
-        """Removes all rows whose `key` is among `rows`; nothing is written when there are none."""
-        if self.exists(table) and not self.read(table).join(rows, key, "left_semi").isEmpty():
+    def delete(self, table: Table, rows: DataFrame) -> None:
+        """Removes all rows that agree with one of `rows` in its columns; writes nothing when none does."""
+        if self.exists(table) and not self.read(table).join(rows, rows.columns, "left_semi").isEmpty():
             target = DeltaTable.forPath(self.session, self.path(table)).alias("t")
-            target.merge(rows.distinct().alias("s"), f"t.`{key}` = s.`{key}`").whenMatchedDelete().execute()
+            same = " AND ".join(f"t.`{key}` = s.`{key}`" for key in rows.columns)
+            target.merge(rows.distinct().alias("s"), same).whenMatchedDelete().execute()
 
     def replace(self, table: Table, rows: DataFrame, where: str) -> None:
         """Replaces all rows that meet a condition by new ones, in one commit.
@@ -130,10 +131,10 @@ class TableStore:
         properties |= {f"delta.constraints.{name}": condition for name, condition in table.checks}
         columns = ", ".join(column.ddl() for column in table.columns)
         partitions = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
-        listed = ", ".join(f"{_literal(key)} = {_literal(value)}" for key, value in properties.items())
+        listed = ", ".join(f"{sql_literal(key)} = {sql_literal(value)}" for key, value in properties.items())
         self.session.sql(
             f"CREATE TABLE IF NOT EXISTS delta.{_identifier(path)} ({columns}) USING DELTA {partitions} "
-            f"COMMENT {_literal(table.comment)} TBLPROPERTIES ({listed})"
+            f"COMMENT {sql_literal(table.comment)} TBLPROPERTIES ({listed})"
         )
 
     def require_versions(self, tables: Iterable[Table] = TABLES) -> None:
@@ -189,5 +190,6 @@ def _identifier(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
-def _literal(text: str) -> str:
+def sql_literal(text: str) -> str:
+    """A SQL string literal of the text."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

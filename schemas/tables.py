@@ -1,7 +1,7 @@
 """The tables of a Quarry root: the contract between jobs, and with people who write SQL.
 
 All `*_ts` columns are UTC. Boxes are x1, y1, x2, y2 in pixels of the original image, origin top left, after
-EXIF orientation; x2 > x1 and y2 > y1.
+EXIF orientation; x2 >= x1 and y2 >= y1.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ def _optional(name: str, ddl_type: str, comment: str) -> Column:
 
 
 DETECTION_DDL = (
-    "STRUCT<detection_id: STRING, label: INT, label_name: STRING, score: FLOAT, "
-    "x1: FLOAT, y1: FLOAT, x2: FLOAT, y2: FLOAT, logits: ARRAY<FLOAT>>"
+    "STRUCT<detection_id: STRING, label: INT, label_name: STRING, score: DOUBLE, "
+    "x1: DOUBLE, y1: DOUBLE, x2: DOUBLE, y2: DOUBLE, logits: ARRAY<FLOAT>>"
 )
 TRUTH_BOX_DDL = (
-    "STRUCT<label: INT, label_name: STRING, x1: FLOAT, y1: FLOAT, x2: FLOAT, y2: FLOAT, "
+    "STRUCT<label: INT, label_name: STRING, x1: DOUBLE, y1: DOUBLE, x2: DOUBLE, y2: DOUBLE, "
     "iscrowd: BOOLEAN, status: STRING, source: STRING, detection_id: STRING>"
 )
 
 IMAGES = Table(
     name="images",
-    comment="Every image file found in the lake, readable or not",
+    comment="Every image found in the lake, readable or not, or named by an import",
     columns=(
-        _required("image_id", "STRING", "stable hash of the URI or path, or the user's own id"),
+        _required("image_id", "STRING", "hash of URI or path, the user's own id, or an imported file name"),
         _required("uri", "STRING", "where the file is, as the workers open it"),
         _required("path", "STRING", "path below the lake's root; label files refer to it"),
         _required("dataset", "STRING", "dataset= folder, or the setting lake.dataset"),
@@ -41,8 +41,8 @@ IMAGES = Table(
         _optional("height", "INT", "px after EXIF orientation; null when the header is unreadable"),
         _optional("sequence_id", "STRING", "video the frame belongs to"),
         _optional("frame_index", "INT", "position in the sequence"),
-        _required("size_bytes", "BIGINT", "file size, bytes"),
-        _required("mtime", "TIMESTAMP", "last change of the file, UTC"),
+        _optional("size_bytes", "BIGINT", "file size, bytes; null when no job opened the file"),
+        _optional("mtime", "TIMESTAMP", "last change of the file, UTC; null when no job opened the file"),
         _required("ingest_ts", "TIMESTAMP", "when this row was written, UTC"),
     ),
     key=("image_id",),
@@ -51,11 +51,11 @@ IMAGES = Table(
 
 MODELS = Table(
     name="models",
-    comment="Every detector that ran on the lake",
+    comment="Every detector whose detections are here, run on the lake or imported",
     columns=(
-        _required("model_id", "STRING", "hash of weights and adapter settings"),
+        _required("model_id", "STRING", "hash of weights and settings; imported: of name, classes, head"),
         _required("name", "STRING", "name people know it by"),
-        _required("uri", "STRING", "where the weights came from"),
+        _required("uri", "STRING", "where the weights, or the imported detections, came from"),
         _required("classes", "MAP<INT, STRING>", "label id to class name"),
         _required("head", "STRING", "softmax or sigmoid: how logits become scores"),
         _optional("parent", "STRING", "model_id it was fine-tuned from"),
@@ -86,7 +86,7 @@ DETECTIONS = Table(
     checks=(
         ("n_detections_is_size", "n_detections = size(detections)"),
         ("scores_in_range", "forall(detections, d -> d.score >= 0 AND d.score <= 1)"),
-        ("boxes_have_area", "forall(detections, d -> d.x2 > d.x1 AND d.y2 > d.y1)"),
+        ("corners_in_order", "forall(detections, d -> d.x2 >= d.x1 AND d.y2 >= d.y1)"),
     ),
 )
 
@@ -96,12 +96,12 @@ QUARANTINE = Table(
     columns=(
         _required("image_id", "STRING", "images.image_id"),
         _required("uri", "STRING", "where the file is"),
-        _required("stage", "STRING", "stage that failed: ingest or detect"),
+        _required("stage", "STRING", "stage that failed: ingest, detect or import_detections"),
         _required(
             "error_class",
             "STRING",
             "missing or unreachable (tried again by every run), empty, not_an_image, truncated, "
-            "unreadable, too_large or undetectable",
+            "unreadable, too_large, undetectable, or bad_detections (of an import; the file may be fine)",
         ),
         _required("message", "STRING", "what the reader said"),
         _required("attempts", "INT", "times the stage tried"),
@@ -134,26 +134,34 @@ HARDNESS = Table(
         _required("image_id", "STRING", "images.image_id"),
         _required("model_id", "STRING", "models.model_id"),
         _required("query", "STRING", "query, or baseline name"),
-        _required("method", "STRING", "what was asked for: exact, monte_carlo, baseline or ground_truth"),
+        _required(
+            "method",
+            "STRING",
+            "what was asked for: exact, monte_carlo, calibrated, committee_score_sampled, committee_uniform, "
+            "baseline or ground_truth",
+        ),
         _required("hardness", "DOUBLE", "expected query value (score sampling), true value, or uncertainty"),
         _optional(
             "std_error", "DOUBLE", "standard error of a sampled mean; 0 when exact; null for baselines"
         ),
         _required(
-            "estimator", "STRING", "what was done: exact, monte_carlo, mixed, ground_truth or baseline"
+            "estimator",
+            "STRING",
+            "what was done: exact, monte_carlo or mixed (after calibrated_ or committee_), ground_truth or "
+            "baseline",
         ),
         _optional("n_samples", "INT", "samples behind a sampled value"),
         _required("eta", "DOUBLE", "confirmation threshold"),
-        _required("settings_hash", "STRING", "hash of the scoring settings"),
+        _required("query_hash", "STRING", "hash of the query's definition, thresholds and classes"),
+        _required(
+            "settings_hash", "STRING", "hash of how the value was found; with query_hash, all settings"
+        ),
         _required("run_id", "STRING", "run that wrote the row"),
         _required("ts", "TIMESTAMP", "when the run started, UTC; older than the detections: out of date"),
     ),
     key=("image_id", "model_id", "query", "method"),
     partition_by=("model_id", "query"),
-    checks=(
-        ("hardness_is_a_number", "NOT isnan(hardness)"),
-        ("method_known", "method IN ('exact', 'monte_carlo', 'baseline', 'ground_truth')"),
-    ),
+    checks=(("hardness_is_a_number", "NOT isnan(hardness)"),),
 )
 
 ACQUISITION = Table(
@@ -219,14 +227,24 @@ METRICS = Table(
         _required("cycle_id", "STRING", "cycles.cycle_id"),
         _required("model_id", "STRING", "models.model_id"),
         _required(
-            "metric", "STRING", "ndcg, auroc_05 ..., mauc, area_under_curve, spearman, ap, ap50, ece ..."
+            "metric",
+            "STRING",
+            "rankings: ndcg, auroc_05 ..., mauc, area_under_curve, spearman, spearman:<other method or "
+            "query>, ndcg_over_random, mauc_over_random; Monte Carlo: ndcg:<N>_samples, "
+            "spearman_to_exact:<N>_samples, error_to_exact:<N>_samples, ndcg:exact; detector: ap, ap50, ece, "
+            "precision_bin_<i>, mean_score_bin_<i>",
         ),
         _required("query", "STRING", "query, class name, or `all`"),
-        _required("method", "STRING", "score_sampling, monte_carlo, a baseline, random, or `detector`"),
+        _required(
+            "method",
+            "STRING",
+            "score_sampling, score_sampling_mc, another hardness.method, a baseline, random, ground_truth "
+            "(likeness of queries) or detector",
+        ),
         _optional("value", "DOUBLE", "null where undefined, e.g. AUROC without hard images"),
-        _optional("low", "DOUBLE", "lower end of the interval"),
-        _optional("high", "DOUBLE", "upper end of the interval"),
-        _required("n", "BIGINT", "images behind the number"),
+        _optional("low", "DOUBLE", "2.5th percentile over bootstrap resamples of the images"),
+        _optional("high", "DOUBLE", "97.5th percentile over bootstrap resamples of the images"),
+        _required("n", "BIGINT", "images behind the number; detections for ece and bins"),
     ),
     key=("cycle_id", "model_id", "metric", "query", "method"),
 )

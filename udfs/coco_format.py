@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, TypeGuard
 
 from conf.errors import QuarryError
 from udfs.manifest import (
@@ -25,6 +25,7 @@ from udfs.manifest import (
 
 _SPOOL_BYTES = 16 * 2**20
 _LARGEST_PX = 1e9
+_LARGEST_SIDE_PX = 2**31 - 1
 _Corners = tuple[float, float, float, float]
 
 
@@ -76,7 +77,7 @@ def write_coco(stream: IO[str], images: Iterable[ManifestImage], classes: Sequen
 def coco_truths(document: Mapping[str, Any]) -> Iterator[TruthImage | RejectedItem]:
     """The ground truth of each image of a COCO annotation file, and each item that had to be left out.
 
-    Boxes that cross the border are cut to the image. Category ids may have gaps (COCO's 91 ids for 80
+    Boxes stay as they were drawn, also beyond the border. Category ids may have gaps (COCO's 91 ids for 80
     classes). An image without annotations comes with no boxes: it was looked at and found empty.
 
     Args:
@@ -94,17 +95,17 @@ def coco_truths(document: Mapping[str, Any]) -> Iterator[TruthImage | RejectedIt
     images, annotations, categories = (
         _array(document, key) for key in ("images", "annotations", "categories")
     )
-    return _truths(images, annotations, _category_names(categories))
+    return _truths(images, annotations, category_names(categories))
 
 
 def _truths(
-    images: list[Any], annotations: list[Any], category_names: Mapping[int, str]
+    images: list[Any], annotations: list[Any], names: Mapping[int, str]
 ) -> Iterator[TruthImage | RejectedItem]:
     by_image: dict[Any, list[Any]] = defaultdict(list)
     for annotation in annotations:
         key = annotation.get("image_id") if isinstance(annotation, Mapping) else None
-        by_image[key if isinstance(key, (int, str)) else None].append(annotation)
-    sound, rejected = _split_images(images)
+        by_image[key if _is_id(key) else None].append(annotation)
+    sound, rejected = split_images(images)
     yield from rejected
     known_ids = {
         image.get("id") for image in images if isinstance(image, Mapping) and _is_id(image.get("id"))
@@ -112,7 +113,7 @@ def _truths(
     for image in sound:
         boxes: list[TruthBox] = []
         for annotation in by_image.get(image["id"], ()):
-            item = _truth_box(annotation, image, category_names)
+            item = _truth_box(annotation, image, names)
             if isinstance(item, TruthBox):
                 boxes.append(item)
             else:
@@ -134,7 +135,12 @@ def _truths(
                 )
 
 
-def _split_images(images: list[Any]) -> tuple[list[Mapping[str, Any]], list[RejectedItem]]:
+def split_images(images: list[Any]) -> tuple[list[Mapping[str, Any]], list[RejectedItem]]:
+    """The usable items of a COCO file's `images`, in file order, and the others with their reasons.
+
+    An item is usable with an integer or string id and a non-empty file_name, both unique, a width and height
+    in px, and a `quarry_image_id` that is a string where there is one.
+    """
     maps = [image for image in images if isinstance(image, Mapping)]
     n_by_id = Counter(image.get("id") for image in maps if _is_id(image.get("id")))
     n_by_name = Counter(_match_key(image) for image in maps if isinstance(image.get("file_name"), str))
@@ -165,21 +171,21 @@ def _image_fault(image: Any, n_by_id: Mapping[Any, int], n_by_name: Mapping[Any,
         return f"expected an id (an integer or a string), got {image_id!r}"
     if n_by_id[image_id] > 1:
         return f"id {image_id!r} is used by {n_by_id[image_id]} images, so boxes cannot be told apart"
-    if not isinstance(name, str) or not name:
+    if not _is_text(name) or not name:
         return f"expected a file_name, got {name!r}"
     if n_by_name[_match_key(image)] > 1:
         return f"file_name {name!r} is used by {n_by_name[_match_key(image)]} images"
     for side in ("width", "height"):
         value = image.get(side)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            return f"expected {side} in whole px of at least 1, got {value!r}"
-    if not isinstance(image.get("quarry_image_id"), (str, type(None))):
+        if not _is_integer(value) or not 1 <= value <= _LARGEST_SIDE_PX:
+            return f"expected {side} in whole px from 1 to {_LARGEST_SIDE_PX}, got {value!r}"
+    if image.get("quarry_image_id") is not None and not _is_text(image["quarry_image_id"]):
         return f"expected quarry_image_id as a string, got {image['quarry_image_id']!r}"
     return None
 
 
 def _truth_box(
-    annotation: Mapping[str, Any], image: Mapping[str, Any], category_names: Mapping[int, str]
+    annotation: Mapping[str, Any], image: Mapping[str, Any], names: Mapping[int, str]
 ) -> TruthBox | RejectedItem:
     def rejected(reason: str) -> RejectedItem:
         return _rejected_annotation(annotation, reason, image["file_name"])
@@ -189,7 +195,7 @@ def _truth_box(
         annotation.get("bbox"),
         annotation.get("iscrowd", 0),
     )
-    if isinstance(category_id, bool) or not isinstance(category_id, int) or category_id not in category_names:
+    if not _is_integer(category_id) or category_id not in names:
         return rejected(f"category_id {category_id!r} is not among the categories of the file")
     if not isinstance(bbox, Sequence) or len(bbox) != 4 or not all(_is_number(value) for value in bbox):
         return rejected(f"expected bbox as 4 finite numbers x, y, width, height in px, got {bbox!r}")
@@ -198,13 +204,12 @@ def _truth_box(
     x, y, width, height = (float(value) for value in bbox)
     if width <= 0 or height <= 0:
         return rejected(f"expected a box of positive size, got width {width:g} and height {height:g} px")
-    x1, y1 = max(x, 0.0), max(y, 0.0)
-    x2, y2 = min(x + width, float(image["width"])), min(y + height, float(image["height"]))
-    if x2 <= x1 or y2 <= y1:
+    x2, y2 = x + width, y + height
+    if x2 <= 0 or y2 <= 0 or x >= image["width"] or y >= image["height"]:
         return rejected(
             f"bbox {list(bbox)} lies outside the image of {image['width']} x {image['height']} px"
         )
-    return TruthBox(label_name=category_names[category_id], x1=x1, y1=y1, x2=x2, y2=y2, iscrowd=bool(crowd))
+    return TruthBox(label_name=names[category_id], x1=x, y1=y, x2=x2, y2=y2, iscrowd=bool(crowd))
 
 
 def _coco_image(image: ManifestImage, number: int) -> dict[str, Any]:
@@ -249,12 +254,17 @@ def _array(document: Mapping[str, Any], key: str) -> list[Any]:
     return value
 
 
-def _category_names(categories: list[Any]) -> dict[int, str]:
+def category_names(categories: list[Any]) -> dict[int, str]:
+    """Category id to class name, in file order.
+
+    Raises:
+        QuarryError: An item of a COCO file's `categories` lacks an integer id of its own or a name.
+    """
     names: dict[int, str] = {}
     for category in categories:
         category_id = category.get("id") if isinstance(category, Mapping) else None
         name = category.get("name") if isinstance(category, Mapping) else None
-        if not isinstance(category_id, int) or not isinstance(name, str) or category_id in names:
+        if not _is_integer(category_id) or not _is_text(name) or not name or category_id in names:
             raise QuarryError(
                 f"not a COCO annotation file: expected categories with distinct integer ids and a name, "
                 f"got {category!r}"
@@ -278,7 +288,16 @@ def _shown(item: Any, key: str) -> str:
 
 
 def _is_id(value: Any) -> bool:
-    return isinstance(value, (int, str)) and not isinstance(value, bool)
+    return _is_integer(value) or isinstance(value, str)
+
+
+def _is_integer(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text(value: Any) -> TypeGuard[str]:
+    # JSON can spell half a character, which no table can hold.
+    return isinstance(value, str) and value.encode("utf-8", "ignore").decode("utf-8") == value
 
 
 def _is_number(value: Any) -> bool:

@@ -26,11 +26,11 @@ DETECTION_TYPE = pa.struct(
         ("detection_id", pa.string()),
         ("label", pa.int32()),
         ("label_name", pa.string()),
-        ("score", pa.float32()),
-        ("x1", pa.float32()),
-        ("y1", pa.float32()),
-        ("x2", pa.float32()),
-        ("y2", pa.float32()),
+        ("score", pa.float64()),
+        ("x1", pa.float64()),
+        ("y1", pa.float64()),
+        ("x2", pa.float64()),
+        ("y2", pa.float64()),
         ("logits", pa.list_(pa.float32())),
     ]
 )

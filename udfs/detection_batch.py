@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,9 @@ class DetectionBatch:
         scores: (m,), 0..1.
         logits: (m,) Arrow lists of class logits, or None where the detector keeps none.
         detection_ids: (m,) Arrow strings, or None.
+        presence: (m,), P(there is an object of this class at this box), 0..1; None: the scores.
+        is_judged: (m,), detections of the detector whose errors count; the others only stand for ground
+            truth, as those of a committee do. None: all.
     """
 
     image_ids: pa.Array
@@ -40,6 +43,8 @@ class DetectionBatch:
     scores: FloatArray
     logits: pa.Array | None = None
     detection_ids: pa.Array | None = None
+    presence: FloatArray | None = None
+    is_judged: BoolArray | None = None
 
     @property
     def n_images(self) -> int:
@@ -94,30 +99,53 @@ class DetectionBatch:
     def where(self, keep: BoolArray) -> DetectionBatch:
         """The same images with only the detections marked in `keep`, (m,)."""
         mask = pa.array(keep)
-        return DetectionBatch(
-            image_ids=self.image_ids,
-            image_wh_px=self.image_wh_px,
-            offsets=_kept_offsets(self.offsets, keep),
-            boxes_xyxy=self.boxes_xyxy[keep],
-            labels=self.labels[keep],
-            scores=self.scores[keep],
-            logits=None if self.logits is None else self.logits.filter(mask),
-            detection_ids=None if self.detection_ids is None else self.detection_ids.filter(mask),
+        return self._with_rows(
+            self.image_ids,
+            self.image_wh_px,
+            _kept_offsets(self.offsets, keep),
+            lambda flat: flat[keep],
+            lambda column: column.filter(mask),
         )
 
     def images(self, start: int, stop: int) -> DetectionBatch:
         """The images `start:stop` as views of the same memory."""
         low, high = int(self.offsets[start]), int(self.offsets[stop])
-        return DetectionBatch(
-            image_ids=self.image_ids.slice(start, stop - start),
-            image_wh_px=self.image_wh_px[start:stop],
-            offsets=self.offsets[start : stop + 1] - low,
-            boxes_xyxy=self.boxes_xyxy[low:high],
-            labels=self.labels[low:high],
-            scores=self.scores[low:high],
-            logits=None if self.logits is None else self.logits.slice(low, high - low),
-            detection_ids=None if self.detection_ids is None else self.detection_ids.slice(low, high - low),
+        return self._with_rows(
+            self.image_ids.slice(start, stop - start),
+            self.image_wh_px[start:stop],
+            self.offsets[start : stop + 1] - low,
+            lambda flat: flat[low:high],
+            lambda column: column.slice(low, high - low),
         )
+
+    def images_where(self, keep: BoolArray) -> DetectionBatch:
+        """Only the images marked in `keep`, (n,), with all their detections."""
+        rows = keep[self.image_index]
+        mask = pa.array(rows)
+        return self._with_rows(
+            self.image_ids.filter(pa.array(keep)),
+            self.image_wh_px[keep],
+            np.concatenate(([0], np.cumsum(np.diff(self.offsets)[keep]))).astype(np.int64),
+            lambda flat: flat[rows],
+            lambda column: column.filter(mask),
+        )
+
+    def _with_rows(
+        self,
+        image_ids: pa.Array,
+        image_wh_px: FloatArray,
+        offsets: IntArray,
+        of_array: Callable[[Any], Any],
+        of_column: Callable[[pa.Array], pa.Array],
+    ) -> DetectionBatch:
+        arrays = ("boxes_xyxy", "labels", "scores", "presence", "is_judged")
+        columns = ("logits", "detection_ids")
+        fields = {name: getattr(self, name) for name in (*arrays, *columns)}
+        kept: dict[str, Any] = {
+            name: None if value is None else (of_array if name in arrays else of_column)(value)
+            for name, value in fields.items()
+        }
+        return DetectionBatch(image_ids=image_ids, image_wh_px=image_wh_px, offsets=offsets, **kept)
 
 
 @dataclass(frozen=True, kw_only=True)

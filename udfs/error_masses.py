@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from udfs.boxes import BoolArray, FloatArray, sums_at
-from udfs.queries import ErrorMass
+from udfs.queries import ErrorMass, ErrorSets
 from udfs.self_overlaps import SelfOverlaps
 
 
@@ -39,14 +39,7 @@ class InnerOverlap(NamedTuple):
     fn_px: FloatArray
 
 
-class ErrorMasses(NamedTuple):
-    """Both error sets of a batch."""
-
-    fp: ErrorMass
-    fn: ErrorMass
-
-
-def error_masses(overlaps: SelfOverlaps, outcome: Outcome, inner: InnerOverlap | None = None) -> ErrorMasses:
+def error_sets(overlaps: SelfOverlaps, outcome: Outcome, inner: InnerOverlap | None = None) -> ErrorSets:
     """Combine outcomes with overlaps: products across components, joint values inside enumerated ones.
 
     A box never overlaps itself as a false positive. As pseudo ground truth it may be missed while the
@@ -73,7 +66,10 @@ def error_masses(overlaps: SelfOverlaps, outcome: Outcome, inner: InnerOverlap |
     fn_px = outcome.fn * (tp_px + own_px * outcome.tp)
     if inner is not None:
         fp_px, fn_px = fp_px + inner.fp_px, fn_px + inner.fn_px
-    return ErrorMasses(
-        ErrorMass(probability=outcome.fp, tp_overlap_px=fp_px),
-        ErrorMass(probability=outcome.fn, tp_overlap_px=fn_px),
+    return ErrorSets(
+        fp_boxes=overlaps.boxes,
+        fp=ErrorMass(probability=outcome.fp, tp_overlap_px=fp_px),
+        fn_boxes=overlaps.boxes,
+        fn=ErrorMass(probability=outcome.fn, tp_overlap_px=fn_px),
+        n_images=overlaps.n_images,
     )

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 import pyarrow as pa
 
 from udfs import ranking_metrics
+from udfs.boxes import FloatArray
 from udfs.detection_batch import DetectionBatch, TruthBatch
+from udfs.metric_rows import ALL_CLASSES, DETECTOR, GROUND_TRUTH, METRIC_SCHEMA, RANDOM, metric_table
+from udfs.ranking_bootstrap import auroc_name, percentile_interval, resampled_metrics
 
-METRIC_SCHEMA = pa.schema(
-    [
-        ("query", pa.string()),
-        ("method", pa.string()),
-        ("metric", pa.string()),
-        ("value", pa.float64()),
-        ("low", pa.float64()),
-        ("high", pa.float64()),
-        ("n", pa.int64()),
-    ]
-)
 CURVE_SCHEMA = pa.schema(
     [
         ("query", pa.string()),
@@ -31,51 +24,86 @@ CURVE_SCHEMA = pa.schema(
 )
 CURVE_POINTS = 101
 IDEAL = "ideal"
+OVER_RANDOM = {"ndcg": "ndcg_over_random", "mauc": "mauc_over_random"}
 
 
-def ranking_rows(pairs: pa.Table, hard_fractions: Sequence[float]) -> pa.Table:
-    """How well one method ranks images for one query.
+def ranking_rows(
+    images: pa.Table, hard_fractions: Sequence[float], *, n_resamples: int = 0, seed: int = 0
+) -> pa.Table:
+    """How well each method ranks images for one query, and how alike the methods' rankings are.
 
     Args:
-        pairs: Columns query, method (each constant), estimate and truth (double), a row an image.
+        images: Columns query (constant), image_id and truth, a row an image in any order; every further
+            column is a method's estimate (double), null for images it did not score.
         hard_fractions: Shares of images called hard, for AUROC.
+        n_resamples: Bootstrap resamples behind each interval; 0 gives none.
+        seed: With the query, all that the resamples depend on: every method meets the same ones.
 
     Returns:
-        METRIC_SCHEMA: ndcg, auroc_05 and so on, mauc, area_under_curve, spearman. `value` is null where a
-        metric is undefined, e.g. when no image is hard.
+        METRIC_SCHEMA: ndcg, auroc_05 and so on, mauc, area_under_curve, spearman (with the truth),
+        `spearman:<method>` (with another method), and the gain over the method `random` where there is one:
+        ndcg_over_random and mauc_over_random. `low` and `high` bound 95 % of the resamples; those of a gain
+        bound its differences in the same resamples. `value` is null where a metric is undefined, e.g. when no
+        image is hard.
     """
-    truth, estimate = _numbers(pairs, "truth"), _numbers(pairs, "estimate")
-    values = {"ndcg": ranking_metrics.ndcg(truth, estimate)}
-    for fraction in hard_fractions:
-        values[f"auroc_{round(fraction * 100):02d}"] = ranking_metrics.auroc_at_fraction(
-            truth, estimate, fraction
-        )
-    values["mauc"] = ranking_metrics.mean_auroc(truth, estimate, hard_fractions)
-    values["area_under_curve"] = ranking_metrics.cumulative_hardness_area(truth, estimate)
-    values["spearman"] = ranking_metrics.spearman(truth, estimate)
-    return _metric_table(
-        values, pairs.column("query")[0].as_py(), pairs.column("method")[0].as_py(), len(truth)
-    )
+    # Draws meet images by place, so the order of rows must not follow partitions.
+    images = images.sort_by("image_id")
+    query, truth = images.column("query")[0].as_py(), _numbers(images, "truth")
+    estimates = _estimates(images)
+    tables = [_likeness(estimates, {name: (query, name) for name in estimates})]
+    for known, methods in _by_scored_images(estimates).items():
+        scored = np.frombuffer(known, bool)
+        part = {name: estimates[name][scored] for name in estimates if name in (*methods, RANDOM)}
+        values = {name: _metrics(truth[scored], estimate, hard_fractions) for name, estimate in part.items()}
+        draws: dict[str, dict[str, FloatArray]] = {name: {} for name in part}
+        if n_resamples:
+            draws = resampled_metrics(
+                truth[scored], part, hard_fractions, n_resamples=n_resamples, key=f"{seed}/{query}"
+            )
+        for method in methods:
+            if method != RANDOM and RANDOM in part:
+                _add_gains(values[method], values[RANDOM], draws[method], draws[RANDOM])
+            intervals = {name: percentile_interval(drawn) for name, drawn in draws[method].items()}
+            tables.append(metric_table(values[method], query, method, int(scored.sum()), intervals))
+    return pa.concat_tables(tables)
 
 
-def curve_rows(pairs: pa.Table) -> pa.Table:
-    """Share of all true hardness found against share of images looked at, for one query and method.
+def likeness_rows(images: pa.Table) -> pa.Table:
+    """Spearman's correlation between the true hardness of each two queries (score_sampling, Figure 10).
 
     Args:
-        pairs: As for `ranking_rows`.
+        images: A column of true hardness (double) a query, a row an image; no further column.
 
     Returns:
-        CURVE_SCHEMA, CURVE_POINTS evenly spaced budgets; no row where no image has any hardness.
+        METRIC_SCHEMA: `spearman:<other query>` of each query, method `ground_truth`; the matrix has both
+        halves and no diagonal.
     """
-    truth, estimate = _numbers(pairs, "truth"), _numbers(pairs, "estimate")
-    curve = ranking_metrics.cumulative_hardness(truth, estimate)
-    if curve is None:
-        return CURVE_SCHEMA.empty_table()
+    columns = {name: _numbers(images, name) for name in images.column_names}
+    return _likeness(columns, {name: (name, GROUND_TRUTH) for name in columns})
+
+
+def curve_rows(images: pa.Table) -> pa.Table:
+    """Share of all true hardness found against share of images looked at, for one query.
+
+    Args:
+        images: As for `ranking_rows`.
+
+    Returns:
+        CURVE_SCHEMA: a row a method, and one of the method `ideal` that knows the truth; CURVE_POINTS evenly
+        spaced budgets. No row where no image has any hardness.
+    """
+    query, truth = images.column("query")[0].as_py(), _numbers(images, "truth")
     budget = np.linspace(0.0, 1.0, CURVE_POINTS)
-    found = np.interp(budget, curve.budget_share, curve.hardness_share)
-    row = {"budget": budget.tolist(), "found": found.tolist()}
-    row |= {name: pairs.column(name)[0].as_py() for name in ("query", "method")}
-    return pa.Table.from_pylist([row], schema=CURVE_SCHEMA)
+    rows = []
+    for method, estimate in (_estimates(images) | {IDEAL: truth}).items():
+        known = np.isfinite(estimate)
+        curve = ranking_metrics.cumulative_hardness(truth[known], estimate[known]) if known.any() else None
+        if curve is not None:
+            found = np.interp(budget, curve.budget_share, curve.hardness_share)
+            rows.append(
+                {"query": query, "method": method, "budget": budget.tolist(), "found": found.tolist()}
+            )
+    return pa.Table.from_pylist(rows, schema=CURVE_SCHEMA)
 
 
 def precision_rows(images: pa.Table, classes: Sequence[str]) -> pa.Table:
@@ -102,23 +130,66 @@ def precision_rows(images: pa.Table, classes: Sequence[str]) -> pa.Table:
             boxes = truth.boxes_xyxy[i:j][known].astype(np.float32)
             truths.append(TruthBoxes(boxes, truth.labels[i:j][known], truth.is_crowd[i:j][known]))
     result = average_precision(found, truths, classes)
-    rows = [_metric_table({"ap": result.ap, "ap50": result.ap50}, "all", "detector", result.n_images)]
+    rows = [metric_table({"ap": result.ap, "ap50": result.ap50}, ALL_CLASSES, DETECTOR, result.n_images)]
     for name, value in result.ap50_per_class.items():
-        rows.append(_metric_table({"ap50": value}, name, "detector", result.n_images))
+        rows.append(metric_table({"ap50": value}, name, DETECTOR, result.n_images))
     return pa.concat_tables(rows)
+
+
+def _metrics(truth: FloatArray, estimate: FloatArray, fractions: Sequence[float]) -> dict[str, float | None]:
+    values = {"ndcg": ranking_metrics.ndcg(truth, estimate)}
+    for fraction in fractions:
+        values[auroc_name(fraction)] = ranking_metrics.auroc_at_fraction(truth, estimate, fraction)
+    values["mauc"] = ranking_metrics.mean_auroc(truth, estimate, fractions)
+    values["area_under_curve"] = ranking_metrics.cumulative_hardness_area(truth, estimate)
+    values["spearman"] = ranking_metrics.spearman(truth, estimate)
+    return values
+
+
+def _add_gains(
+    values: dict[str, float | None],
+    chance: Mapping[str, float | None],
+    draws: dict[str, FloatArray],
+    chance_draws: Mapping[str, FloatArray],
+) -> None:
+    for metric, gain in OVER_RANDOM.items():
+        own, other = values[metric], chance[metric]
+        values[gain] = None if own is None or other is None else own - other
+        if metric in draws:
+            draws[gain] = draws[metric] - chance_draws[metric]
+
+
+def _likeness(columns: Mapping[str, FloatArray], keys: Mapping[str, tuple[str, str]]) -> pa.Table:
+    """Spearman between each two columns on the images that have both; `keys`: its query and method."""
+    tables = [METRIC_SCHEMA.empty_table()]
+    for one, other in combinations(columns, 2):
+        both = np.isfinite(columns[one]) & np.isfinite(columns[other])
+        if both.any():
+            value = ranking_metrics.spearman(columns[one][both], columns[other][both])
+            for name, partner in ((one, other), (other, one)):
+                tables.append(metric_table({f"spearman:{partner}": value}, *keys[name], int(both.sum())))
+    return pa.concat_tables(tables)
+
+
+def _by_scored_images(estimates: Mapping[str, FloatArray]) -> dict[bytes, list[str]]:
+    """Methods that scored the same images stand together, under the bytes of the mask of those images."""
+    groups: dict[bytes, list[str]] = {}
+    for method, estimate in estimates.items():
+        known = np.isfinite(estimate)
+        if known.any():
+            groups.setdefault(known.tobytes(), []).append(method)
+    return groups
+
+
+def _estimates(images: pa.Table) -> dict[str, FloatArray]:
+    keys = ("query", "image_id", "truth")
+    return {name: _numbers(images, name) for name in images.column_names if name not in keys}
 
 
 def _spans(offsets: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Iterator[tuple[int, int]]:
     return zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
 
 
-def _numbers(table: pa.Table, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return table.column(name).to_numpy().astype(np.float64)  # type: ignore[no-any-return]
-
-
-def _metric_table(values: dict[str, float | None], query: str, method: str, n: int) -> pa.Table:
-    rows = [
-        {"query": query, "method": method, "metric": name, "value": value, "n": n}
-        for name, value in values.items()
-    ]
-    return pa.Table.from_pylist(rows, schema=METRIC_SCHEMA)
+def _numbers(table: pa.Table, name: str) -> FloatArray:
+    values: FloatArray = table.column(name).cast(pa.float64()).to_numpy()
+    return values

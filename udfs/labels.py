@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from conf.errors import QuarryError
-from udfs.coco_format import coco_truths
+from conf.label_map import LabelMap
+from udfs.coco_format import category_names, coco_truths
 from udfs.image_files import ImageFault, read_bytes
 from udfs.manifest import RejectedItem, TruthImage
 
@@ -17,10 +18,10 @@ TRUTH_BOX_TYPE = pa.struct(
     [
         ("label", pa.int32()),
         ("label_name", pa.string()),
-        ("x1", pa.float32()),
-        ("y1", pa.float32()),
-        ("x2", pa.float32()),
-        ("y2", pa.float32()),
+        ("x1", pa.float64()),
+        ("y1", pa.float64()),
+        ("x2", pa.float64()),
+        ("y2", pa.float64()),
         ("iscrowd", pa.bool_()),
         ("status", pa.string()),
         ("source", pa.string()),
@@ -40,7 +41,7 @@ ROWS_PER_BATCH = 1_000
 
 
 def coco_label_batches(
-    batches: Iterator[pa.RecordBatch], label_ids: dict[str, int]
+    batches: Iterator[pa.RecordBatch], label_ids: dict[str, int], label_map: LabelMap | None = None
 ) -> Iterator[pa.RecordBatch]:
     """Rows of COCO annotation files: truths of images, and what was rejected with its reason.
 
@@ -48,19 +49,23 @@ def coco_label_batches(
         batches: Column `uri`: a COCO JSON file each.
         label_ids: Class name to the model's label id; empty when no model is known yet, then `label` stays
             null.
+        label_map: Renames classes and drops the boxes of some; applied before `label_ids`.
 
     Yields:
         Batches of LABEL_SCHEMA; a row has either boxes (perhaps none), or reject_kind and reject_reason.
 
     Raises:
-        QuarryError: A file is not COCO, or names a class the model does not know.
+        QuarryError: A file is not COCO, or names a class that the map or the model does not know.
     """
     for batch in batches:
         for uri in batch.column("uri").to_pylist():
             rows: list[dict[str, Any]] = []
-            for item in _items(uri):
+            items, targets = _items(uri, label_map)
+            for item in items:
                 rows.append(
-                    _rejected(item) if isinstance(item, RejectedItem) else _truth(item, uri, label_ids)
+                    _rejected(item)
+                    if isinstance(item, RejectedItem)
+                    else _truth(item, uri, label_ids, targets)
                 )
                 if len(rows) >= ROWS_PER_BATCH:
                     yield pa.RecordBatch.from_pylist(rows, schema=LABEL_SCHEMA)
@@ -69,37 +74,60 @@ def coco_label_batches(
                 yield pa.RecordBatch.from_pylist(rows, schema=LABEL_SCHEMA)
 
 
-def _items(uri: str) -> Iterator[TruthImage | RejectedItem]:
-    document = _document(uri)
+def json_document(uri: str, what: str) -> dict[str, Any]:
+    """The object a JSON file holds.
+
+    Args:
+        uri: Path or URI.
+        what: What the user calls the file, for messages.
+
+    Raises:
+        QuarryError: No such file, not JSON, or no object.
+    """
     try:
-        return coco_truths(document)
+        document = json.loads(read_bytes(uri))
+    except ImageFault as fault:
+        raise QuarryError(f"{what} {uri}: {fault.message}") from None
+    except (ValueError, RecursionError) as error:
+        raise QuarryError(f"{what} {uri}: not JSON: {str(error).splitlines()[0]}") from None
+    if not isinstance(document, dict):
+        raise QuarryError(
+            f"{what} {uri}: expected a COCO object with images, annotations and categories, "
+            f"got {type(document).__name__}"
+        )
+    return document
+
+
+def _items(
+    uri: str, label_map: LabelMap | None
+) -> tuple[Iterator[TruthImage | RejectedItem], dict[str, str | None]]:
+    """What a file holds, and what each of its classes is called here; None drops its boxes."""
+    document = json_document(uri, "label file")
+    try:
+        items = coco_truths(document)
+        classes = category_names(document["categories"]).values()
+        names: dict[str, str | None] = {name: name for name in classes}
+        return items, label_map.of(names, all_classes=True) if label_map else names
     except QuarryError as error:
         raise QuarryError(f"label file {uri}: {error}") from None
 
 
-def _document(uri: str) -> dict[str, Any]:
-    try:
-        document = json.loads(read_bytes(uri))
-    except ImageFault as fault:
-        raise QuarryError(f"label file {uri}: {fault.message}") from None
-    except (ValueError, RecursionError) as error:
-        raise QuarryError(f"label file {uri}: not JSON: {str(error).splitlines()[0]}") from None
-    if not isinstance(document, dict):
-        raise QuarryError(f"label file {uri}: expected a COCO object with images, annotations and categories")
-    return document
-
-
-def _truth(image: TruthImage, uri: str, label_ids: dict[str, int]) -> dict[str, Any]:
+def _truth(
+    image: TruthImage, uri: str, label_ids: dict[str, int], targets: dict[str, str | None]
+) -> dict[str, Any]:
     boxes = []
     for box in image.boxes:
-        if label_ids and box.label_name not in label_ids:
+        name = targets[box.label_name]
+        if name is None:
+            continue
+        if label_ids and name not in label_ids:
             raise QuarryError(
-                f"label file {uri}: class {box.label_name!r} is unknown to the model; "
-                f"known: {', '.join(label_ids)}"
+                f"label file {uri}: class {name!r} is unknown to the model; known: {', '.join(label_ids)}; "
+                "--label-map renames classes"
             )
         corners = {"x1": box.x1, "y1": box.y1, "x2": box.x2, "y2": box.y2}
         boxes.append(
-            {"label": label_ids.get(box.label_name), "label_name": box.label_name, **corners}
+            {"label": label_ids.get(name), "label_name": name, **corners}
             | {"iscrowd": box.iscrowd, "status": "labeled", "source": "coco"}
         )
     return {"file_name": image.file_name, "quarry_image_id": image.quarry_image_id, "boxes": boxes}

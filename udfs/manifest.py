@@ -49,7 +49,7 @@ class ManifestCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class TruthBox:
-    """One ground-truth box, absolute px, clipped to its image."""
+    """One ground-truth box as it was drawn, absolute px."""
 
     label_name: str
     x1: float

@@ -1,25 +1,30 @@
 """Score sampling by Monte Carlo: expected hardness over random pseudo ground truth.
 
 Source: score_sampling, Algorithm 1 and Eq. 5. Each detection is pseudo ground truth with the probability of
-its score, independently; a query is evaluated on every sample and averaged. Differences: a detection is
-confirmed when score >= eta (the paper: > eta), and the standard error of the mean comes with the value.
+its score (or its calibrated presence), independently; a query is evaluated on every sample and averaged.
+Differences: a detection is confirmed when score >= eta (the paper: > eta), and the standard error of the mean
+comes with the value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from udfs.boxes import BoolArray, FloatArray
 from udfs.detection_batch import DetectionBatch
-from udfs.error_masses import Outcome, error_masses
+from udfs.error_masses import Outcome, error_sets
 from udfs.image_random import image_keys, image_uniforms
 from udfs.matching import Matcher
 from udfs.outcome_matching import OutcomeMatches, match_outcomes
-from udfs.queries import ErrorBoxes, Query, query_values
+from udfs.queries import Query, query_values, with_fixed_weights
 from udfs.self_overlaps import SelfOverlaps, self_overlaps
+
+ESTIMATORS = ("exact", "mixed", "monte_carlo")
+EXACT, MIXED, MONTE_CARLO = range(3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +34,13 @@ class Hardness:
     Attributes:
         value: (q, n), expected hardness, larger is harder.
         std_error: (q, n), standard error of the mean; 0 where exact, NaN where one sample tells nothing.
-        is_sampled: (n,), images with any sampled part.
+        estimator: (q, n), position in `ESTIMATORS`: how the value was found. `mixed`: exact but for
+            components too large to enumerate.
     """
 
     value: FloatArray
     std_error: FloatArray
-    is_sampled: BoolArray
+    estimator: NDArray[np.int8]
 
 
 def monte_carlo_hardness(
@@ -61,15 +67,42 @@ def monte_carlo_hardness(
     Returns:
         Means and their standard errors; 0 and 0 for an image without detections.
     """
+    samples = sampled_values(
+        detections,
+        queries,
+        eta=eta,
+        iou_threshold=iou_threshold,
+        matcher=matcher,
+        n_samples=n_samples,
+        seed=seed,
+    )
+    return hardness_of_samples(samples)
+
+
+def sampled_values(
+    detections: DetectionBatch,
+    queries: Sequence[Query],
+    *,
+    eta: float,
+    iou_threshold: float,
+    matcher: Matcher,
+    n_samples: int,
+    seed: int,
+) -> FloatArray:
+    """(n_samples, queries, images): what `monte_carlo_hardness` averages; the same arguments."""
     overlaps = self_overlaps(detections, eta=eta, iou_threshold=iou_threshold)
     is_present = pseudo_truth_samples(detections, n_samples=n_samples, seed=seed)
     outcomes = sampled_outcomes(overlaps, is_present, matcher)
     fixed = with_fixed_weights(queries, overlaps.boxes)
-    samples = np.stack([_values(overlaps, outcome, fixed) for outcome in outcomes])
+    return np.stack([query_values(fixed, error_sets(overlaps, outcome)) for outcome in outcomes])
+
+
+def hardness_of_samples(samples: FloatArray) -> Hardness:
+    """Means and standard errors of sampled values, (n_samples, queries, images)."""
     return Hardness(
         value=mean_of_samples(samples),
         std_error=std_error_of_mean(samples),
-        is_sampled=np.ones(detections.n_images, bool),
+        estimator=np.full(samples.shape[1:], MONTE_CARLO, np.int8),
     )
 
 
@@ -82,12 +115,13 @@ def pseudo_truth_samples(detections: DetectionBatch, *, n_samples: int, seed: in
         seed: With the image id and the sample's index, all that an image's samples depend on.
 
     Returns:
-        (m, n_samples); always False for score 0, always True for score 1.
+        (m, n_samples); always False for presence 0, always True for presence 1.
     """
     keys = image_keys(seed, detections.image_ids.to_pylist())
-    is_present = np.empty((len(detections.scores), n_samples), bool)
+    presence = detections.scores if detections.presence is None else detections.presence
+    is_present = np.empty((len(presence), n_samples), bool)
     for sample in range(n_samples):
-        is_present[:, sample] = image_uniforms(keys, detections.offsets, sample) < detections.scores
+        is_present[:, sample] = image_uniforms(keys, detections.offsets, sample) < presence
     return is_present
 
 
@@ -143,17 +177,3 @@ def std_error_of_mean(samples: FloatArray) -> FloatArray:
     squares = (samples - mean_of_samples(samples)) ** 2
     error: FloatArray = np.sqrt(mean_of_samples(squares) / (n - 1))
     return error
-
-
-def with_fixed_weights(queries: Sequence[Query], boxes: ErrorBoxes) -> list[Query]:
-    """The queries with their weights on `boxes` worked out once, for use sample after sample."""
-    return [replace(query, weight=_fixed(query.weight(boxes))) for query in queries]
-
-
-def _fixed(weights: FloatArray) -> Callable[[ErrorBoxes], FloatArray]:
-    return lambda boxes: weights
-
-
-def _values(overlaps: SelfOverlaps, outcome: Outcome, queries: Sequence[Query]) -> FloatArray:
-    fp, fn = error_masses(overlaps, outcome)
-    return query_values(queries, overlaps.boxes, fp, overlaps.boxes, fn, overlaps.n_images)

@@ -1,21 +1,31 @@
-"""Hardness queries as data: which errors count, what each weighs, whether overlap with true positives counts.
+"""Hardness queries as data: which errors count, what each weighs, how an image's errors become one number.
 
-Source: score_sampling, "Query-Based Hardness", Eq. 3 and 4. Larger is harder, always >= 0.
+Source: score_sampling, "Query-Based Hardness", Eq. 3 and 4, and the comparison 1[|fn| > |fp|] named there.
+Larger is harder, always >= 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
 from conf.errors import QuarryError, nearest
-from udfs.boxes import FloatArray, IntArray, area_px, sums_at
+from udfs.boxes import BoolArray, FloatArray, IntArray, area_px, sums_at
 
 ErrorSet = Literal["fp", "fn", "false"]
-QueryKind = Literal["additive", "pairwise"]
+Reduction = Literal["sum", "max", "any"]
+Operator = Literal[">", ">=", "<", "<="]
+
+COMPARE: dict[str, Callable[[FloatArray, FloatArray | float], BoolArray]] = {
+    ">": np.greater,
+    ">=": np.greater_equal,
+    "<": np.less,
+    "<=": np.less_equal,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +46,17 @@ class ErrorBoxes:
     image_index: IntArray
     scores: FloatArray | None = None
 
+    @cached_property
+    def area_px(self) -> FloatArray:
+        """(m,), px²."""
+        return area_px(self.boxes_xyxy)
+
+    @cached_property
+    def inverse_area(self) -> FloatArray:
+        """(m,), 1 / area(b) in px^-2; 0 for a box without area, whose overlap therefore adds nothing."""
+        area = self.area_px
+        return np.divide(1.0, area, out=np.zeros_like(area), where=area > 0.0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorMass:
@@ -50,25 +71,139 @@ class ErrorMass:
     tp_overlap_px: FloatArray
 
 
+@dataclass(frozen=True, kw_only=True)
+class ErrorSets:
+    """Both error sets of n images.
+
+    Attributes:
+        fp_boxes: Detections.
+        fp: Their mass as false positives.
+        fn_boxes: Ground truth, or detections that stand for it.
+        fn: Their mass as false negatives.
+        n_images: Images that the boxes' `image_index` runs over.
+    """
+
+    fp_boxes: ErrorBoxes
+    fp: ErrorMass
+    fn_boxes: ErrorBoxes
+    fn: ErrorMass
+    n_images: int
+
+
 BoxWeight = Callable[[ErrorBoxes], FloatArray]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Query:
-    """A hardness query.
+class Term:
+    """Errors of one set, weighed and reduced to one number an image.
 
     Attributes:
-        name: As it stands in the hardness table.
-        errors: Error set summed over: fp, fn, or false = fp and fn.
-        weight: Boxes -> (m,) weight of each; finite.
-        kind: `additive`: sum of weights. `pairwise`: every weight multiplies the box's area shared with true
-            positives (px²), summed over them.
+        errors: fp, fn, or false = fp and fn.
+        weight: Boxes -> (m,) weight of each, >= 0 and finite; 0 for boxes that do not count.
+        overlap_power: Every weight is multiplied by (area shared with true positives / own area) to this
+            power; 0 leaves overlap out.
+        reduce: `sum`, `max`, or `any`: 1 where any box with a weight above 0 is an error.
     """
 
-    name: str
     errors: ErrorSet
     weight: BoxWeight
-    kind: QueryKind
+    overlap_power: float = 0.0
+    reduce: Reduction = "sum"
+
+    def value(self, sets: ErrorSets) -> FloatArray:
+        """(images,): the term's value; its expectation for sums with overlap_power 0 or 1, else outcomes must
+        be known."""
+        parts = []
+        if self.errors != "fn":
+            parts.append((sets.fp_boxes.image_index, self._of_boxes(sets.fp_boxes, sets.fp)))
+        if self.errors != "fp":
+            parts.append((sets.fn_boxes.image_index, self._of_boxes(sets.fn_boxes, sets.fn)))
+        total = np.zeros(sets.n_images)
+        for image_index, values in parts:
+            if self.reduce == "sum":
+                total += sums_at(image_index, values, sets.n_images)
+            else:
+                np.maximum.at(total, image_index, values)
+        return (total > 0.0).astype(np.float64) if self.reduce == "any" else total
+
+    def _of_boxes(self, boxes: ErrorBoxes, mass: ErrorMass) -> FloatArray:
+        if self.overlap_power == 0.0:
+            return self.weight(boxes) * mass.probability
+        overlap = mass.tp_overlap_px * boxes.inverse_area
+        values: FloatArray = self.weight(boxes) * (
+            overlap if self.overlap_power == 1.0 else overlap**self.overlap_power
+        )
+        return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """1 where a term compares with another or with a number, else 0."""
+
+    left: Term
+    op: Operator
+    right: Term | float
+
+    def value(self, sets: ErrorSets) -> FloatArray:
+        """(images,), 0 or 1; outcomes must be known."""
+        right = self.right.value(sets) if isinstance(self.right, Term) else self.right
+        return COMPARE[self.op](self.left.value(sets), right).astype(np.float64)
+
+
+class KnownErrors(Protocol):
+    """A function of known outcomes, such as a plugin."""
+
+    def value(self, sets: ErrorSets) -> FloatArray:
+        """(images,), finite and >= 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """A hardness query: its name in the hardness table, and what it computes."""
+
+    name: str
+    rule: Term | Comparison | KnownErrors
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether its expectation follows from every box's own error mass: additive and pairwise queries."""
+        rule = self.rule
+        return isinstance(rule, Term) and rule.reduce == "sum" and rule.overlap_power in (0.0, 1.0)
+
+
+def with_fixed_weights(queries: Sequence[Query], boxes: ErrorBoxes) -> list[Query]:
+    """The queries with their weights on `boxes` worked out once, for use sample after sample."""
+
+    def fixed(term: Term) -> Term:
+        weights = term.weight(boxes)
+        return replace(term, weight=lambda _: weights)
+
+    found = []
+    for query in queries:
+        rule = query.rule
+        if isinstance(rule, Term):
+            rule = fixed(rule)
+        elif isinstance(rule, Comparison):
+            right = fixed(rule.right) if isinstance(rule.right, Term) else rule.right
+            rule = replace(rule, left=fixed(rule.left), right=right)
+        found.append(replace(query, rule=rule))
+    return found
+
+
+def query_values(queries: Sequence[Query], sets: ErrorSets) -> FloatArray:
+    """Value of every query on every image.
+
+    Args:
+        queries: Queries to evaluate.
+        sets: Known outcomes, or, for linear queries only, means.
+
+    Returns:
+        (len(queries), n_images), float64, >= 0; 0 for an image without errors but in comparisons.
+    """
+    values = np.zeros((len(queries), sets.n_images))
+    for row, query in zip(values, queries, strict=True):
+        row += query.rule.value(sets)
+    return values
 
 
 def unit_weight(boxes: ErrorBoxes) -> FloatArray:
@@ -78,33 +213,30 @@ def unit_weight(boxes: ErrorBoxes) -> FloatArray:
 
 def image_fraction(boxes: ErrorBoxes) -> FloatArray:
     """area(b) / area(x), Eq. 3; 0 for a box without area."""
-    return area_px(boxes.boxes_xyxy) / (boxes.image_wh_px[:, 0] * boxes.image_wh_px[:, 1])
+    return boxes.area_px / (boxes.image_wh_px[:, 0] * boxes.image_wh_px[:, 1])
 
 
-def inverse_area(boxes: ErrorBoxes) -> FloatArray:
-    """1 / area(b) in px^-2, Eq. 4; 0 for a box without area, which therefore adds nothing."""
-    area = area_px(boxes.boxes_xyxy)
-    return np.divide(1.0, area, out=np.zeros_like(area), where=area > 0.0)
-
-
-_WEIGHTS: dict[str, tuple[BoxWeight, QueryKind]] = {
-    "total": (unit_weight, "additive"),
-    "pixel_adj": (image_fraction, "additive"),
-    "occ_aware": (inverse_area, "pairwise"),
+_BUILT_IN_WEIGHTS: dict[str, tuple[BoxWeight, float]] = {
+    "total": (unit_weight, 0.0),
+    "pixel_adj": (image_fraction, 0.0),
+    "occ_aware": (unit_weight, 1.0),
 }
 
 BUILT_IN_QUERIES: dict[str, Query] = {
-    f"{prefix}_{errors}": Query(name=f"{prefix}_{errors}", errors=errors, weight=weight, kind=kind)
-    for prefix, (weight, kind) in _WEIGHTS.items()
+    f"{prefix}_{errors}": Query(
+        name=f"{prefix}_{errors}", rule=Term(errors=errors, weight=weight, overlap_power=power)
+    )
+    for prefix, (weight, power) in _BUILT_IN_WEIGHTS.items()
     for errors in get_args(ErrorSet)
 }
 
 
-def queries_named(names: Sequence[str]) -> tuple[Query, ...]:
-    """The built-in queries of these names.
+def queries_named(names: Sequence[str], defined: Sequence[Query] = ()) -> tuple[Query, ...]:
+    """The queries of these names.
 
     Args:
-        names: Such as `total_fp` or `occ_aware_false`.
+        names: Such as `total_fp` or `occ_aware_false`, or of a defined query.
+        defined: Queries beside the built-in ones.
 
     Returns:
         Queries in the order asked for.
@@ -112,42 +244,8 @@ def queries_named(names: Sequence[str]) -> tuple[Query, ...]:
     Raises:
         QuarryError: An unknown name; the message has the nearest known ones.
     """
+    known = BUILT_IN_QUERIES | {query.name: query for query in defined}
     for name in names:
-        if name not in BUILT_IN_QUERIES:
-            raise QuarryError(f"no query {name!r}; {nearest(name, BUILT_IN_QUERIES)}")
-    return tuple(BUILT_IN_QUERIES[name] for name in names)
-
-
-def query_values(
-    queries: Sequence[Query],
-    fp_boxes: ErrorBoxes,
-    fp: ErrorMass,
-    fn_boxes: ErrorBoxes,
-    fn: ErrorMass,
-    n_images: int,
-) -> FloatArray:
-    """Value of every query on every image.
-
-    Args:
-        queries: Queries to evaluate.
-        fp_boxes: Detections.
-        fp: Their mass as false positives.
-        fn_boxes: Ground truth, or detections that stand for it.
-        fn: Their mass as false negatives.
-        n_images: Number of images the boxes' `image_index` runs over.
-
-    Returns:
-        (len(queries), n_images), float64, >= 0 for weights >= 0; 0 for an image without errors.
-    """
-    values = np.zeros((len(queries), n_images))
-    for row, query in zip(values, queries, strict=True):
-        if query.errors != "fn":
-            row += _image_sums(query, fp_boxes, fp, n_images)
-        if query.errors != "fp":
-            row += _image_sums(query, fn_boxes, fn, n_images)
-    return values
-
-
-def _image_sums(query: Query, boxes: ErrorBoxes, mass: ErrorMass, n_images: int) -> FloatArray:
-    share = mass.probability if query.kind == "additive" else mass.tp_overlap_px
-    return sums_at(boxes.image_index, query.weight(boxes) * share, n_images)
+        if name not in known:
+            raise QuarryError(f"no query {name!r}; {nearest(name, known)}")
+    return tuple(known[name] for name in names)

@@ -1,4 +1,4 @@
-"""The report of a cycle: what it shows, and the one self-contained HTML page it becomes."""
+"""The report of a cycle as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -7,165 +7,19 @@ import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 
 import jinja2
 from markupsafe import Markup
 from PIL import Image
 
-from udfs import report_charts
 from udfs.box_pictures import ROLE_COLOURS
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaseImage:
-    """One image of a list: its rank from 1, hardness, ground-truth hardness when known, and its path."""
-
-    image_id: str
-    rank: int
-    hardness: float
-    path: str
-    truth_hardness: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Histogram:
-    """Numbers of images per bin: `edges` has one value more than `counts`, rising."""
-
-    edges: tuple[float, ...]
-    counts: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuerySection:
-    """The hardest and the easiest images of one query, and how its hardness is distributed."""
-
-    name: str
-    title: str
-    description: str = ""
-    hardest: tuple[CaseImage, ...] = ()
-    easiest: tuple[CaseImage, ...] = ()
-    histogram: Histogram | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class HardnessCurve:
-    """Share of all hardness found (0..1) against share of images looked at (0..1), for one method."""
-
-    method: str
-    budget: tuple[float, ...]
-    found: tuple[float, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CurvePanel:
-    """The curves of one query; methods named `random` and `ideal` are drawn as references."""
-
-    query: str
-    curves: tuple[HardnessCurve, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MethodTable:
-    """One quality measure, larger is better: `values` has a row a query, a column a method."""
-
-    metric: str
-    queries: tuple[str, ...]
-    methods: tuple[str, ...]
-    values: tuple[tuple[float | None, ...], ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reliability:
-    """Mean score, share of correct detections and number of detections per score bin; ece in 0..1."""
-
-    scores: tuple[float, ...]
-    precisions: tuple[float, ...]
-    counts: tuple[int, ...]
-    ece: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class SelectionArm:
-    """One group of images sent to labeling: the strategy's pick, or its random control."""
-
-    name: str
-    n_images: int
-    n_boxes: int
-    mean_hardness: float | None = None
-    truth_hardness: float | None = None
-    cost_s: float | None = None
-    is_control: bool = False
-    cases: tuple[CaseImage, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ManifestFile:
-    """One file written for a labeling tool."""
-
-    vendor: str
-    path: str
-    n_images: int
-    n_boxes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuarantineRow:
-    """One image that could not be processed, with the stage and the reason."""
-
-    path: str
-    stage: str
-    reason: str
-    attempts: int = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class SqlExample:
-    """A statement to try next, and what it answers."""
-
-    title: str
-    sql: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportCounts:
-    """The numbers in the header; None where a step did not run."""
-
-    n_images: int
-    n_detections: int
-    n_quarantined: int
-    n_labeled: int | None = None
-    n_selected: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class CycleReport:
-    """Everything one report page shows; an empty field leaves its section out or says how to fill it.
-
-    `pictures` maps image_id to a JPEG with boxes drawn; `missing_pictures` maps image_id to a reason.
-    `truth_hint` says how to get the numbers that need ground truth. `quarantine` may be the first rows only.
-    """
-
-    cycle_id: str
-    model: str
-    dataset: str
-    created: str
-    counts: ReportCounts
-    eta: float = 0.5
-    queries: tuple[QuerySection, ...] = ()
-    pictures: Mapping[str, bytes] = field(default_factory=dict)
-    missing_pictures: Mapping[str, str] = field(default_factory=dict)
-    curves: tuple[CurvePanel, ...] = ()
-    tables: tuple[MethodTable, ...] = ()
-    reliability: Reliability | None = None
-    selection: tuple[SelectionArm, ...] = ()
-    manifests: tuple[ManifestFile, ...] = ()
-    quarantine: tuple[QuarantineRow, ...] = ()
-    settings: tuple[tuple[str, str], ...] = ()
-    sql: tuple[SqlExample, ...] = ()
-    truth_hint: str = ""
-    pictures_show_truth: bool = False
+from udfs.chart_svg import LineStyle, method_styles
+from udfs.evaluation import Evaluation, Matrix, MethodTable, Reliability
+from udfs.evaluation_charts import SENSITIVITY_TITLES, matrix_svg, methods_svg, sensitivity_svg
+from udfs.report_charts import curves_svg, histogram_svg, reliability_svg
+from udfs.report_content import CurvePanel, CycleReport, QuerySection, SelectionArm
 
 
 def render_report(report: CycleReport) -> str:
@@ -185,7 +39,10 @@ def render_report(report: CycleReport) -> str:
     environment.filters.update(figure=_figure_text, count=_count_text, tail=_path_tail)
     text = resources.files("udfs").joinpath("report.html.j2").read_text(encoding="utf-8")
     pictures = _embedded_pictures(report)
-    styles = report_charts.method_styles(curve.method for panel in report.curves for curve in panel.curves)
+    evaluation = report.evaluation
+    methods = [method for table in evaluation.tables for method in table.methods]
+    methods += [curve.method for panel in report.curves for curve in panel.curves]
+    styles = method_styles(methods)
     return environment.from_string(text).render(
         report=report,
         pictures=pictures,
@@ -196,8 +53,11 @@ def render_report(report: CycleReport) -> str:
         },
         styles=styles,
         panels=[_curve_panel(panel, styles, i) for i, panel in enumerate(report.curves)],
-        tables=[_ranked_table(table) for table in report.tables],
-        reliability=_reliability(report.reliability) if report.reliability else None,
+        tables=[(table, _methods_chart(table, styles, i)) for i, table in enumerate(evaluation.tables)],
+        query_matrix=_matrix_chart(evaluation.between_queries, "mq") if evaluation.between_queries else None,
+        matrices=[(part, _matrix_chart(part, f"m{i}")) for i, part in enumerate(evaluation.between_methods)],
+        reliability=_reliability_charts(evaluation),
+        sensitivity=_sensitivity_charts(evaluation),
         selection_gain=_selection_gain(report.selection),
         reasons=Counter((row.stage, row.reason.split(":")[0]) for row in report.quarantine).most_common(8),
     )
@@ -210,12 +70,6 @@ class _Picture:
     width: int
     height: int
     path: str
-
-
-@dataclass(frozen=True)
-class _Cell:
-    value: float | None
-    is_best: bool
 
 
 def _embedded_pictures(report: CycleReport) -> dict[str, _Picture]:
@@ -239,51 +93,48 @@ def _middle_ratio(pictures: Mapping[str, _Picture]) -> float:
 
 def _histogram(query: QuerySection, number: int) -> Markup:
     assert query.histogram is not None
+    histogram = query.histogram
     label = f"Histogram of hardness for {query.title}"
-    return Markup(
-        report_charts.histogram_svg(
-            query.histogram.edges, query.histogram.counts, chart_id=f"h{number}", label=label
-        )
+    svg = histogram_svg(
+        histogram.edges, histogram.counts, histogram.truth_counts, chart_id=f"h{number}", label=label
     )
+    return Markup(svg)
 
 
-def _curve_panel(
-    panel: CurvePanel, styles: dict[str, report_charts.LineStyle], number: int
-) -> tuple[str, Markup]:
+def _curve_panel(panel: CurvePanel, styles: dict[str, LineStyle], number: int) -> tuple[str, Markup]:
     lines = [(curve.method, curve.budget, curve.found) for curve in panel.curves]
     label = f"Hardness found against images looked at for {panel.query}"
-    return panel.query, Markup(report_charts.curves_svg(lines, styles, chart_id=f"c{number}", label=label))
+    return panel.query, Markup(curves_svg(lines, styles, chart_id=f"c{number}", label=label))
 
 
-def _reliability(reliability: Reliability) -> Markup:
-    return Markup(
-        report_charts.reliability_svg(
-            reliability.scores,
-            reliability.precisions,
-            reliability.counts,
-            chart_id="r0",
-            label="Share of correct detections against their score",
+def _methods_chart(table: MethodTable, styles: dict[str, LineStyle], number: int) -> Markup:
+    label = f"{table.metric} of each method with its interval"
+    return Markup(methods_svg(table, styles, chart_id=f"t{number}", label=label))
+
+
+def _matrix_chart(matrix: Matrix, chart_id: str) -> Markup:
+    return Markup(matrix_svg(matrix, chart_id=chart_id, label=f"Rank correlations: {matrix.title}"))
+
+
+def _reliability_charts(evaluation: Evaluation) -> list[tuple[Reliability, Markup]]:
+    charts = []
+    for number, part in enumerate(evaluation.reliability):
+        label = f"Share of correct detections against their score: {part.name}"
+        svg = reliability_svg(part.scores, part.precisions, part.counts, chart_id=f"r{number}", label=label)
+        charts.append((part, Markup(svg)))
+    return charts
+
+
+def _sensitivity_charts(evaluation: Evaluation) -> list[tuple[str, Markup]]:
+    if not evaluation.sensitivity:
+        return []
+    return [
+        (
+            title,
+            Markup(sensitivity_svg(evaluation.sensitivity, measure, chart_id=f"s{i}", label=title)),
         )
-    )
-
-
-def _ranked_table(table: MethodTable) -> dict[str, object]:
-    """The table's rows with their best cells marked, and the mean of each column that has no gap."""
-    columns = list(zip(*table.values, strict=True)) if table.values else []
-    means = [
-        math.fsum(value for value in column if value is not None) / len(column)
-        if None not in column
-        else None
-        for column in columns
+        for i, (measure, title) in enumerate(SENSITIVITY_TITLES.items())
     ]
-    rows = [(query, _cells(row)) for query, row in zip(table.queries, table.values, strict=True)]
-    return {"metric": table.metric, "methods": table.methods, "rows": rows, "means": _cells(means)}
-
-
-def _cells(values: Sequence[float | None]) -> list[_Cell]:
-    # Compared as printed: two methods that read the same are both bold.
-    best = max((round(value, 3) for value in values if value is not None), default=None)
-    return [_Cell(value, value is not None and round(value, 3) == best) for value in values]
 
 
 def _selection_gain(arms: Sequence[SelectionArm]) -> dict[str, object] | None:

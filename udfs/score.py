@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 
 from conf.errors import QuarryError
-from udfs.boxes import BoolArray, FloatArray
+from udfs.boxes import FloatArray
+from udfs.committee import (
+    exact_committee_hardness,
+    judged_by,
+    member_column,
+    monte_carlo_committee_hardness,
+)
 from udfs.detection_batch import DetectionBatch, TruthBatch, with_labels
 from udfs.exact_score_sampling import exact_hardness
-from udfs.matching import Matcher, match_detections
-from udfs.monte_carlo_score_sampling import Hardness, monte_carlo_hardness
-from udfs.queries import queries_named
+from udfs.matching import match_detections
+from udfs.monte_carlo_score_sampling import ESTIMATORS, EXACT, Hardness, monte_carlo_hardness
+from udfs.queries import Query
+from udfs.score_calibration import with_presence
+from udfs.score_request import ScoreRequest
 from udfs.supervised_hardness import supervised_hardness
-from udfs.uncertainty_baselines import Head, check_baselines, uncertainty_baselines
-
-Estimator = Literal["exact", "monte_carlo"]
+from udfs.uncertainty_baselines import uncertainty_baselines
 
 HARDNESS_SCHEMA = pa.schema(
     [
@@ -49,74 +53,29 @@ MATCH_SCHEMA = pa.schema(
 _MAX_PAIRS = 2**19
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScoreRequest:
-    """What to compute, and with which thresholds.
-
-    Attributes:
-        queries: Names of hardness queries.
-        baselines: Names of query-free uncertainties.
-        estimator: `exact`, or `monte_carlo` as in the paper's Algorithm 1.
-        n_samples: Samples of `monte_carlo`, and of components too large for `exact`; >= 1.
-        seed: Seed of the samples.
-        eta: Confirmation threshold, 0..1.
-        iou_threshold: t, 0 < t <= 1.
-        matcher: `coco` or `hungarian`.
-        max_component: Largest component of overlapping detections that `exact` enumerates, 1..20.
-        head: How the detector makes scores from logits.
-        labels: Class ids that count; None for all.
-
-    Raises:
-        QuarryError: A value outside its range, or an unknown name.
-    """
-
-    queries: tuple[str, ...]
-    baselines: tuple[str, ...] = ()
-    estimator: Estimator = "exact"
-    n_samples: int = 10
-    seed: int = 0
-    eta: float = 0.5
-    iou_threshold: float = 0.5
-    matcher: Matcher = "coco"
-    max_component: int = 12
-    head: Head = "softmax"
-    labels: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        queries_named(self.queries)
-        check_baselines(self.baselines)
-        for name, kind in (("estimator", Estimator), ("matcher", Matcher), ("head", Head)):
-            if getattr(self, name) not in get_args(kind):
-                raise QuarryError(f"{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}")
-        ranges = {
-            "n_samples >= 1": self.n_samples >= 1,
-            "0 <= eta <= 1": 0.0 <= self.eta <= 1.0,
-            "0 < iou_threshold <= 1": 0.0 < self.iou_threshold <= 1.0,
-            "1 <= max_component <= 20": 1 <= self.max_component <= 20,
-        }
-        for condition, holds in ranges.items():
-            if not holds:
-                raise QuarryError(f"expected {condition}, got {self}")
-
-
 def score_batches(batches: Iterator[pa.RecordBatch], request: ScoreRequest) -> Iterator[pa.RecordBatch]:
     """Hardness of every image without ground truth.
 
     Args:
-        batches: Columns image_id, model_id, width, height, detections; any number of rows.
+        batches: Columns image_id, model_id, width, height, detections; any number of rows. With a committee
+            also `member_0` and so on, the members' detections.
         request: Queries, baselines and thresholds.
 
     Yields:
         One batch of `HARDNESS_SCHEMA` per batch read: a row per image and query or baseline. `estimator` says
-        what was done: `exact`, `monte_carlo`, `mixed` (exact but for components above `max_component`) or
+        what was done: `exact`, `monte_carlo`, `mixed` (exact but for components above `max_component`), with
+        `committee_` or `calibrated_` before it where not the scores themselves stand for truth, or
         `baseline`.
 
     Raises:
         QuarryError: Bad input; the message names the image.
     """
     for batch in batches:
-        detections = with_labels(DetectionBatch.from_arrow(batch), request.labels)
-        hardness = _estimated(detections, request)
+        detections = DetectionBatch.from_arrow(batch)
+        if request.calibration is not None:
+            detections = with_presence(detections, batch, request.calibration)
+        detections = with_labels(detections, request.labels)
+        hardness = _estimated(detections, _members(batch, request), request)
         baselines = uncertainty_baselines(detections, request.baselines, request.head)
         yield _hardness_rows(batch, request, hardness, baselines)
 
@@ -135,7 +94,7 @@ def supervise_batches(batches: Iterator[pa.RecordBatch], request: ScoreRequest) 
     Raises:
         QuarryError: Bad input; the message names the image.
     """
-    queries = queries_named(request.queries)
+    queries = request.resolved_queries()
     for batch in batches:
         detections, truth = _detections_and_truth(batch, request)
         values = supervised_hardness(
@@ -204,50 +163,58 @@ def _detections_and_truth(batch: pa.RecordBatch, request: ScoreRequest) -> tuple
     )
 
 
-def _estimated(detections: DetectionBatch, request: ScoreRequest) -> Hardness:
-    queries = queries_named(request.queries)
+def _members(batch: pa.RecordBatch, request: ScoreRequest) -> list[DetectionBatch]:
+    if request.committee is None:
+        return []
+    names = [member_column(member) for member in range(len(request.committee.label_maps))]
+    columns = [batch.select(["image_id", "width", "height", name]) for name in names]
+    return [
+        DetectionBatch.from_arrow(column.rename_columns(["image_id", "width", "height", "detections"]))
+        for column in columns
+    ]
+
+
+def _estimated(
+    detections: DetectionBatch, members: Sequence[DetectionBatch], request: ScoreRequest
+) -> Hardness:
+    queries = request.resolved_queries()
     if not queries or detections.n_images == 0:
         empty = np.zeros((len(queries), detections.n_images))
-        return Hardness(value=empty, std_error=empty, is_sampled=np.zeros(detections.n_images, bool))
-    parts = []
-    for start, stop in _runs(detections):
-        run = detections.images(start, stop)
-        if request.estimator == "exact":
-            parts.append(
-                exact_hardness(
-                    run,
-                    queries,
-                    eta=request.eta,
-                    iou_threshold=request.iou_threshold,
-                    matcher=request.matcher,
-                    max_component=request.max_component,
-                    n_samples=request.n_samples,
-                    seed=request.seed,
-                )
-            )
-        else:
-            parts.append(
-                monte_carlo_hardness(
-                    run,
-                    queries,
-                    eta=request.eta,
-                    iou_threshold=request.iou_threshold,
-                    matcher=request.matcher,
-                    n_samples=request.n_samples,
-                    seed=request.seed,
-                )
-            )
+        return Hardness(value=empty, std_error=empty, estimator=empty.astype(np.int8))
+    parts = [
+        _hardness(detections.images(*run), [member.images(*run) for member in members], queries, request)
+        for run in _runs([detections, *members])
+    ]
     return Hardness(
         value=np.concatenate([part.value for part in parts], axis=1),
         std_error=np.concatenate([part.std_error for part in parts], axis=1),
-        is_sampled=np.concatenate([part.is_sampled for part in parts]),
+        estimator=np.concatenate([part.estimator for part in parts], axis=1),
     )
 
 
-def _runs(detections: DetectionBatch) -> Iterator[tuple[int, int]]:
-    pairs = np.cumsum(np.diff(detections.offsets) ** 2)
+def _hardness(
+    detections: DetectionBatch,
+    members: Sequence[DetectionBatch],
+    queries: Sequence[Query],
+    request: ScoreRequest,
+) -> Hardness:
+    options = request.estimation()
+    if request.committee is None:
+        estimate = exact_hardness if request.estimator == "exact" else monte_carlo_hardness
+        return estimate(detections, queries, **options)
+    truth, label_maps = request.committee.truth, request.committee.label_maps
+    scenes = [
+        with_labels(judged_by(detections, member, labels, truth, request.eta), request.labels)
+        for member, labels in zip(members, label_maps, strict=True)
+    ]
+    judge = exact_committee_hardness if request.estimator == "exact" else monte_carlo_committee_hardness
+    return judge(scenes, queries, **options)
+
+
+def _runs(batches: Sequence[DetectionBatch]) -> Iterator[tuple[int, int]]:
+    pairs = np.cumsum(np.sum([np.diff(batch.offsets) for batch in batches], axis=0) ** 2)
     start = 0
-    while start < detections.n_images:
+    while start < len(pairs):
         limit = (pairs[start - 1] if start else 0) + _MAX_PAIRS
         stop = max(start + 1, int(np.searchsorted(pairs, limit, side="right")))
         yield start, stop
@@ -260,10 +227,9 @@ def _hardness_rows(
     value = np.concatenate((hardness.value.ravel(), baselines.ravel()))
     n_estimated, n_baseline = hardness.value.size, baselines.size
     std_error = np.concatenate((hardness.std_error.ravel(), np.full(n_baseline, np.nan)))
-    sampled = np.tile(hardness.is_sampled, len(request.queries))
-    names = pa.array([request.estimator, "mixed" if request.estimator == "exact" else "monte_carlo"])
-    estimator = names.take(pa.array(sampled.astype(np.int32)))
-    has_samples: BoolArray = np.concatenate((sampled, np.zeros(n_baseline, bool)))
+    prefix = "committee_" if request.committee else "calibrated_" if request.calibration else ""
+    estimator = pa.array([prefix + name for name in ESTIMATORS]).take(pa.array(hardness.estimator.ravel()))
+    has_samples = np.concatenate((hardness.estimator.ravel() != EXACT, np.zeros(n_baseline, bool)))
     return pa.RecordBatch.from_arrays(
         [
             *_keys(batch, (*request.queries, *request.baselines)),

@@ -25,40 +25,48 @@ class SelfOverlaps:
     Attributes:
         boxes: The detections as boxes that may be errors.
         n_images: Images in the batch.
-        scores: (m,), 0..1.
+        scores: (m,), 0..1; they decide who matches first.
+        presence: (m,), P(the detection is pseudo ground truth), 0..1.
         area_px: (m,), px².
-        is_confirmed: (m,), score >= eta.
+        is_confirmed: (m,), judged detections with score >= eta.
         onto_confirmed: Ordered pairs of different boxes that share area, the second confirmed.
         component: (m,), first detection of the component every detection is in.
         component_size: (m,), detections in that component.
+        n_uncertain: (m,), detections of that component with 0 < presence < 1.
         threshold: Effective IoU threshold.
     """
 
     boxes: ErrorBoxes
     n_images: int
     scores: FloatArray
+    presence: FloatArray
     area_px: FloatArray
     is_confirmed: BoolArray
     onto_confirmed: BoxPairs
     component: IntArray
     component_size: IntArray
+    n_uncertain: IntArray
     threshold: float
 
-    def components_up_to(self, largest: int | None) -> Iterator[IntArray]:
-        """Components of two or more detections, those of one size stacked.
+    def is_large(self, max_uncertain: int) -> BoolArray:
+        """(m,), detections of components with more outcomes than 2^max_uncertain."""
+        return (self.component_size > 1) & (self.n_uncertain > max_uncertain)
+
+    def components_up_to(self, max_uncertain: int | None) -> Iterator[IntArray]:
+        """Components of two or more detections, those of one size and number of uncertain ones stacked.
 
         Args:
-            largest: Largest size wanted; None for all.
+            max_uncertain: Most uncertain detections wanted in a component; None for all components.
 
         Yields:
-            (components, size) indices of detections, rising in every row; sizes rise.
+            (components, size) indices of detections, rising in every row.
         """
         members = np.flatnonzero(self.component_size > 1)
         members = members[np.argsort(self.component[members], kind="stable")]
-        sizes = self.component_size[members]
-        for size in np.unique(sizes).tolist():
-            if largest is None or size <= largest:
-                yield members[sizes == size].reshape(-1, size)
+        shapes = np.stack((self.component_size[members], self.n_uncertain[members]))
+        for size, uncertain in np.unique(shapes, axis=1).T.tolist():
+            if max_uncertain is None or uncertain <= max_uncertain:
+                yield members[(shapes[0] == size) & (shapes[1] == uncertain)].reshape(-1, size)
 
 
 def self_overlaps(detections: DetectionBatch, *, eta: float, iou_threshold: float) -> SelfOverlaps:
@@ -73,6 +81,9 @@ def self_overlaps(detections: DetectionBatch, *, eta: float, iou_threshold: floa
         Overlaps and components; after class-wise NMS at IoU <= t every component is one detection.
     """
     confirmed = detections.scores >= eta
+    if detections.is_judged is not None:
+        confirmed &= detections.is_judged
+    presence = detections.scores if detections.presence is None else detections.presence
     area = area_px(detections.boxes_xyxy)
     pairs = overlapping_pairs(detections.offsets, detections.boxes_xyxy, involving=confirmed)
     first_confirmed, second_confirmed = confirmed[pairs.first], confirmed[pairs.second]
@@ -80,10 +91,12 @@ def self_overlaps(detections: DetectionBatch, *, eta: float, iou_threshold: floa
     first, second, inter = pairs.first[same_class], pairs.second[same_class], pairs.inter_px[same_class]
     matchable = iou_of(inter, area[first] + area[second] - inter) >= effective_threshold(iou_threshold)
     component = component_heads(first[matchable], second[matchable], len(area))
+    is_uncertain = (presence > 0.0) & (presence < 1.0)
     return SelfOverlaps(
         boxes=detection_boxes(detections),
         n_images=detections.n_images,
         scores=detections.scores,
+        presence=presence,
         area_px=area,
         is_confirmed=confirmed,
         onto_confirmed=BoxPairs(
@@ -93,6 +106,7 @@ def self_overlaps(detections: DetectionBatch, *, eta: float, iou_threshold: floa
         ),
         component=component,
         component_size=np.bincount(component, minlength=len(area))[component],
+        n_uncertain=np.bincount(component[is_uncertain], minlength=len(area))[component],
         threshold=effective_threshold(iou_threshold),
     )
 

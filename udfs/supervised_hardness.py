@@ -12,7 +12,7 @@ import numpy as np
 from udfs.boxes import BoolArray, FloatArray, sums_at
 from udfs.detection_batch import DetectionBatch, TruthBatch
 from udfs.matching import Matcher, match_by_shared_area, shared_areas
-from udfs.queries import ErrorBoxes, ErrorMass, Query, query_values
+from udfs.queries import ErrorBoxes, ErrorMass, ErrorSets, Query, query_values
 from udfs.self_overlaps import detection_boxes
 
 
@@ -50,14 +50,14 @@ def supervised_hardness(
     fp_overlap_px += sums_at(second, inter * is_tp[first], len(is_tp))
     detection, box, inter = shared.detection_truth
     fn_overlap_px = sums_at(box, inter * is_tp[detection], len(is_fn))
-    return query_values(
-        queries,
-        detection_boxes(confirmed),
-        _known(is_fp, fp_overlap_px),
-        _truth_boxes(truth, detections),
-        _known(is_fn, fn_overlap_px),
-        detections.n_images,
+    sets = ErrorSets(
+        fp_boxes=detection_boxes(confirmed),
+        fp=_known(is_fp, fp_overlap_px),
+        fn_boxes=_truth_boxes(truth, detections),
+        fn=_known(is_fn, fn_overlap_px),
+        n_images=detections.n_images,
     )
+    return query_values(queries, sets)
 
 
 def _known(is_error: BoolArray, tp_overlap_px: FloatArray) -> ErrorMass:

@@ -160,7 +160,7 @@ def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_profile_lists_the_known_ones() -> None:
-    assert _message("domo").endswith("profiles: cluster, demo, local")
+    assert _message("domo").endswith("shipped ones: cluster, demo, local")
 
 
 def test_settings_cannot_be_changed() -> None:

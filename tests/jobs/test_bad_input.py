@@ -116,6 +116,48 @@ def test_labels_that_are_not_coco(tmp_path: Path, finished: tuple[Run, Settings]
     )
 
 
+@pytest.mark.parametrize(
+    ("detections", "parts"),
+    [
+        ('{"images": []}', ("results.json", "holds an object", "--images")),
+        ('[{"image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4]}]', ("result 1", "'score'")),
+        (
+            '[{"image_id": 8, "category_id": 3, "bbox": [1, 2, 3, 4], "score": 1}]',
+            ("1 detections of 1 images that are not in", "images.json"),
+        ),
+        (
+            '[{"image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4], "score": NaN}]',
+            ("no image is left", "a.jpg", "score nan"),
+        ),
+    ],
+)
+def test_detections_that_cannot_be_imported(
+    session: SparkSession, tmp_path: Path, detections: str, parts: tuple[str, ...]
+) -> None:
+    image = {"id": 1, "file_name": "a.jpg", "width": 640, "height": 384}
+    (tmp_path / "images.json").write_text(
+        json.dumps({"images": [image], "categories": [{"id": 3, "name": "car"}]})
+    )
+    (tmp_path / "results.json").write_text(detections)
+    flags = ["--images", str(tmp_path / "images.json"), "--detections", str(tmp_path / "results.json")]
+    assert_refused(here(["import_detections", "--root", str(tmp_path / "t"), *flags]), *parts)
+    assert no_tables(tmp_path / "t")
+
+
+def test_a_label_map_that_misses_a_class(session: SparkSession, tmp_path: Path) -> None:
+    image = {"id": 1, "file_name": "a.jpg", "width": 640, "height": 384}
+    (tmp_path / "images.json").write_text(
+        json.dumps({"images": [image], "categories": [{"id": 3, "name": "cars"}]})
+    )
+    (tmp_path / "results.json").write_text("[]")
+    flags = ["--images", str(tmp_path / "images.json"), "--detections", str(tmp_path / "results.json")]
+    done = here(
+        ["import_detections", "--root", str(tmp_path / "t"), *flags, "--label-map", "nuimages_ten_to_two"]
+    )
+    assert_refused(done, "nuimages_ten_to_two", "'cars'", "did you mean 'car'?")
+    assert no_tables(tmp_path / "t")
+
+
 def test_a_table_of_a_newer_schema(tmp_path: Path, finished: tuple[Run, Settings]) -> None:
     run, _ = finished
     store = TableStore(run.store.session, str(tmp_path / "newer"))

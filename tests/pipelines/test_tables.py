@@ -50,7 +50,7 @@ def test_every_table_is_made_with_comments_version_and_constraints(
     ("score", "x2", "n", "constraint"),
     [
         (1.5, 1.0, 1, "scores_in_range"),
-        (0.5, 0.0, 1, "boxes_have_area"),
+        (0.5, -1.0, 1, "corners_in_order"),
         (0.5, 1.0, 3, "n_detections_is_size"),
     ],
 )

@@ -19,9 +19,9 @@ from schemas.tables import (
     hardness_wide_view,
 )
 from udfs.detect import DETECT_SCHEMA, DETECTION_TYPE
-from udfs.evaluate import METRIC_SCHEMA
 from udfs.ingest import HEADER_SCHEMA
 from udfs.labels import LABEL_SCHEMA, TRUTH_BOX_TYPE
+from udfs.metric_rows import METRIC_SCHEMA
 from udfs.score import HARDNESS_SCHEMA
 
 SCALARS = {

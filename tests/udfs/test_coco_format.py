@@ -191,6 +191,9 @@ def test_category_gaps_and_crowds_are_read() -> None:
         ({"bbox": [0, 0, -3, 5]}, "positive size"),
         ({"bbox": [0, 0, 3, 0]}, "positive size"),
         ({"bbox": [100, 0, 3, 5]}, "outside"),
+        ({"bbox": [-3, 0, 3, 5]}, "outside"),
+        ({"bbox": [0, 50, 3, 5]}, "outside"),
+        ({"bbox": [0, -5, 3, 5]}, "outside"),
         ({"bbox": [1, 2, 3]}, "4 finite numbers"),
         ({"bbox": "1234"}, "4 finite numbers"),
         ({"iscrowd": "no"}, "iscrowd"),
@@ -206,10 +209,23 @@ def test_a_faulty_annotation_is_rejected_and_its_image_kept(changes: dict[str, A
     assert truth.boxes == ()
 
 
-def test_a_box_over_the_border_is_cut() -> None:
-    (truth,) = coco_truths(_document(bbox=[-10, -10, 500, 500]))
+def test_a_box_over_the_border_stays_as_it_was_drawn() -> None:
+    (truth,) = coco_truths(_document(bbox=[-10.5, -10, 500, 500]))
     assert isinstance(truth, TruthImage)
-    assert (truth.boxes[0].x1, truth.boxes[0].y1, truth.boxes[0].x2, truth.boxes[0].y2) == (0, 0, 100, 50)
+    (box,) = truth.boxes
+    assert (box.x1, box.y1, box.x2, box.y2) == (-10.5, -10, 489.5, 490)
+
+
+def test_true_is_no_id() -> None:
+    document = _document(image_id=True)
+    document["images"][0]["id"] = 1
+    items = list(coco_truths(document))
+    assert [item.boxes for item in items if isinstance(item, TruthImage)] == [()]
+    (rejected,) = [item for item in items if isinstance(item, RejectedItem)]
+    assert rejected.reason == "image_id True: no image has this id"
+    document["categories"][0]["id"] = True
+    with pytest.raises(QuarryError, match="distinct integer ids"):
+        coco_truths(document)
 
 
 @pytest.mark.parametrize(
@@ -230,6 +246,9 @@ def test_a_box_over_the_border_is_cut() -> None:
             "used by 2",
         ),
         ([{"id": 7, "file_name": "a", "width": 0, "height": 9}], "width"),
+        ([{"id": 7, "file_name": "a", "width": 10**400, "height": 9}], "width"),
+        ([{"id": 7, "file_name": "\udc80", "width": 9, "height": 9}], "file_name"),
+        ([{"id": True, "file_name": "a", "width": 9, "height": 9}], "an id"),
         ([{"id": 7, "file_name": "a", "width": 9}], "height"),
         ([{"id": 7, "width": 9, "height": 9}], "file_name"),
         ([{"file_name": "a", "width": 9, "height": 9}], "an id"),

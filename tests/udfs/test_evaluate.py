@@ -9,70 +9,134 @@ from scipy.stats import spearmanr
 from sklearn.metrics import ndcg_score, roc_auc_score
 
 from tests.udfs.detection_scenes import box, scene_batch
-from udfs.evaluate import CURVE_POINTS, CURVE_SCHEMA, METRIC_SCHEMA, curve_rows, precision_rows, ranking_rows
+from udfs.evaluate import CURVE_POINTS, CURVE_SCHEMA, curve_rows, likeness_rows, precision_rows, ranking_rows
+from udfs.metric_rows import METRIC_SCHEMA
 
 FRACTIONS = (0.05, 0.25, 0.5)
 CLASSES = ("car", "person")
 
 
-def _pairs(truth: Any, estimate: Any) -> pa.Table:
+def _images(truth: Any, **estimates: Any) -> pa.Table:
     n = len(truth)
-    return pa.table(
-        {
-            "query": ["total_fp"] * n,
-            "method": ["exact"] * n,
-            "image_id": [f"{i}" for i in range(n)],
-            "estimate": pa.array(estimate, pa.float64()),
-            "truth": pa.array(truth, pa.float64()),
-        }
-    )
+    columns = {"query": ["total_fp"] * n, "image_id": [f"{i:03d}" for i in range(n)]}
+    numbers = {"truth": truth, **estimates}
+    return pa.table(columns | {name: pa.array(values, pa.float64()) for name, values in numbers.items()})
 
 
-def _values(table: pa.Table) -> dict[str, float | None]:
+def _rows(table: pa.Table) -> dict[tuple[str, str], dict[str, Any]]:
     assert table.schema == METRIC_SCHEMA
-    return {row["metric"]: row["value"] for row in table.to_pylist()}
+    rows = {(row["method"], row["metric"]): row for row in table.to_pylist()}
+    assert len(rows) == table.num_rows
+    return rows
+
+
+def _drawn(seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    truth = rng.random(n)
+    return truth, truth + rng.random(n), rng.random(n)
 
 
 def test_rows_are_the_metrics_of_the_group() -> None:
-    rng = np.random.default_rng(3)
-    truth, estimate = rng.random(400), rng.random(400)
-    table = ranking_rows(_pairs(truth, estimate), FRACTIONS)
-    values = _values(table)
-    assert list(values) == [
-        "ndcg",
-        "auroc_05",
-        "auroc_25",
-        "auroc_50",
-        "mauc",
-        "area_under_curve",
-        "spearman",
-    ]
-    assert {(row["query"], row["method"], row["n"]) for row in table.to_pylist()} == {
-        ("total_fp", "exact", 400)
-    }
-    assert values["ndcg"] == pytest.approx(ndcg_score([truth], [estimate]))
-    assert values["spearman"] == pytest.approx(spearmanr(truth, estimate).statistic)
-    aurocs = [
-        roc_auc_score(truth >= np.sort(truth)[-round(400 * fraction)], estimate) for fraction in FRACTIONS
-    ]
-    assert [values[f"auroc_{name}"] for name in ("05", "25", "50")] == pytest.approx(aurocs)
-    assert values["mauc"] == pytest.approx(np.mean(aurocs))
+    truth, good, chance = _drawn(3, 400)
+    rows = _rows(ranking_rows(_images(truth, exact=good, random=chance), FRACTIONS))
+    metrics = ["ndcg", "auroc_05", "auroc_25", "auroc_50", "mauc", "area_under_curve", "spearman"]
+    assert [metric for method, metric in rows if method == "random"] == ["spearman:exact", *metrics]
+    gains = ["ndcg_over_random", "mauc_over_random"]
+    assert [metric for method, metric in rows if method == "exact"] == ["spearman:random", *metrics, *gains]
+    assert {(row["query"], row["n"]) for row in rows.values()} == {("total_fp", 400)}
+    assert {row["low"] for row in rows.values()} == {None}
+    for method, estimate in (("exact", good), ("random", chance)):
+        values = {metric: row["value"] for (name, metric), row in rows.items() if name == method}
+        assert values["ndcg"] == pytest.approx(ndcg_score([truth], [estimate]))
+        assert values["spearman"] == pytest.approx(spearmanr(truth, estimate).statistic)
+        aurocs = [
+            roc_auc_score(truth >= np.sort(truth)[-round(400 * share)], estimate) for share in FRACTIONS
+        ]
+        assert [values[f"auroc_{name}"] for name in ("05", "25", "50")] == pytest.approx(aurocs)
+        assert values["mauc"] == pytest.approx(np.mean(aurocs))
+    assert rows["exact", "spearman:random"]["value"] == pytest.approx(spearmanr(good, chance).statistic)
+    for metric, gain in zip(("ndcg", "mauc"), gains, strict=True):
+        difference = rows["exact", metric]["value"] - rows["random", metric]["value"]
+        assert rows["exact", gain]["value"] == pytest.approx(difference)
+
+
+def test_intervals_hold_the_value_and_a_gain_is_paired() -> None:
+    truth, good, chance = _drawn(5, 300)
+    table = ranking_rows(
+        _images(truth, good=good, random=chance, chance_again=chance), FRACTIONS, n_resamples=100, seed=1
+    )
+    rows = _rows(table)
+    for (_, metric), row in rows.items():
+        if not metric.startswith("spearman:"):
+            assert row["low"] <= row["value"] <= row["high"], metric
+    assert rows["good", "ndcg_over_random"]["low"] > 0.0
+    # Alone, either's interval is wide; in the same resamples they never differ.
+    assert rows["random", "ndcg"]["high"] - rows["random", "ndcg"]["low"] > 0.01
+    assert (
+        rows["chance_again", "ndcg_over_random"]["low"]
+        == rows["chance_again", "mauc_over_random"]["high"]
+        == 0
+    )
+
+
+def test_neither_the_order_of_rows_nor_other_methods_change_an_interval() -> None:
+    truth, good, chance = _drawn(7, 120)
+    images = _images(truth, good=good, random=chance)
+    shuffled = images.take(pa.array(np.random.default_rng(0).permutation(120)))
+    whole = _rows(ranking_rows(images, FRACTIONS, n_resamples=50, seed=2))
+    assert whole == _rows(ranking_rows(shuffled, FRACTIONS, n_resamples=50, seed=2))
+    alone = _rows(ranking_rows(images.drop(["random"]), FRACTIONS, n_resamples=50, seed=2))
+    assert alone["good", "ndcg"] == whole["good", "ndcg"]
+    other = _rows(ranking_rows(images, FRACTIONS, n_resamples=50, seed=3))
+    assert other["good", "ndcg"]["low"] != whole["good", "ndcg"]["low"]
+
+
+def test_a_method_is_judged_on_the_images_it_scored() -> None:
+    truth, good, chance = _drawn(9, 100)
+    part = [None] * 40 + list(good[40:])
+    table = ranking_rows(
+        _images(truth, part=part, nothing=[None] * 100, random=chance), FRACTIONS, n_resamples=20
+    )
+    rows = _rows(table)
+    assert rows["part", "ndcg"]["n"] == 60 and rows["random", "ndcg"]["n"] == 100
+    assert rows["part", "ndcg"]["value"] == pytest.approx(ndcg_score([truth[40:]], [good[40:]]))
+    chance_there = ndcg_score([truth[40:]], [chance[40:]])
+    assert rows["part", "ndcg_over_random"]["value"] == pytest.approx(
+        rows["part", "ndcg"]["value"] - chance_there
+    )
+    assert rows["part", "spearman:random"]["n"] == 60
+    assert "nothing" not in {method for method, _ in rows}
 
 
 def test_undefined_metrics_are_null_and_not_a_number() -> None:
-    values = _values(ranking_rows(_pairs([0.0, 0.0, 0.0], [0.1, 0.2, 0.3]), FRACTIONS))
-    assert all(value is None for value in values.values())
-    assert curve_rows(_pairs([0.0, 0.0], [0.1, 0.2])) == CURVE_SCHEMA.empty_table()
+    images = _images([0.0, 0.0, 0.0], m=[0.1, 0.2, 0.3])
+    rows = _rows(ranking_rows(images, FRACTIONS, n_resamples=10))
+    assert all(row[name] is None for row in rows.values() for name in ("value", "low", "high"))
+    assert curve_rows(images) == CURVE_SCHEMA.empty_table()
+
+
+def test_likeness_of_queries_is_a_matrix_that_sql_can_pivot() -> None:
+    rng = np.random.default_rng(4)
+    columns = {"a": rng.random(50), "b": rng.random(50), "c": np.zeros(50)}
+    table = likeness_rows(pa.table(columns)).to_pylist()
+    assert {(row["method"], row["n"]) for row in table} == {("ground_truth", 50)}
+    found = {(row["query"], row["metric"]): row["value"] for row in table}
+    assert len(found) == 6
+    assert found["a", "spearman:b"] == found["b", "spearman:a"]
+    assert found["a", "spearman:b"] == pytest.approx(spearmanr(columns["a"], columns["b"]).statistic)
+    assert found["c", "spearman:a"] is None
+    assert likeness_rows(pa.table({"a": columns["a"]})).num_rows == 0
 
 
 def test_a_curve_goes_from_nothing_to_all_and_a_perfect_one_is_known() -> None:
-    (row,) = curve_rows(_pairs([3.0, 0.0, 1.0, 0.0], [0.9, 0.1, 0.5, 0.2])).to_pylist()
-    budget, found = np.array(row["budget"]), np.array(row["found"])
-    assert (row["query"], row["method"], len(budget)) == ("total_fp", "exact", CURVE_POINTS)
-    assert (budget[0], budget[-1], found[0], found[-1]) == (0.0, 1.0, 0.0, 1.0)
+    rows = curve_rows(_images([3.0, 0.0, 1.0, 0.0], m=[0.9, 0.1, 0.5, 0.2], n=[None] * 4)).to_pylist()
+    assert [(row["query"], row["method"]) for row in rows] == [("total_fp", "m"), ("total_fp", "ideal")]
+    budget, found = np.array(rows[0]["budget"]), np.array(rows[0]["found"])
+    assert (len(budget), budget[0], budget[-1], found[0], found[-1]) == (CURVE_POINTS, 0.0, 1.0, 0.0, 1.0)
     assert (np.diff(found) >= 0).all()
     # Half of the first quarter finds half of 3/4; two of four images hold everything.
     np.testing.assert_allclose(found[[0, 25, 50, 75]], [0.0, 0.75, 1.0, 1.0])
+    assert rows[1]["found"] == rows[0]["found"]
 
 
 def test_average_precision_of_a_scene_known_by_hand() -> None:

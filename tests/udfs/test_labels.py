@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from conf.errors import QuarryError
+from conf.label_map import LabelMap
 from udfs.labels import LABEL_SCHEMA, coco_label_batches
 
 LABEL_IDS = {"car": 1, "person": 2}
@@ -28,9 +29,11 @@ def _document() -> dict[str, Any]:
     }
 
 
-def _rows(uris: list[str], label_ids: dict[str, int]) -> list[dict[str, Any]]:
+def _rows(
+    uris: list[str], label_ids: dict[str, int], label_map: LabelMap | None = None
+) -> list[dict[str, Any]]:
     batch = pa.RecordBatch.from_pydict({"uri": pa.array(uris, pa.string())})
-    found = list(coco_label_batches(iter([batch]), label_ids))
+    found = list(coco_label_batches(iter([batch]), label_ids, label_map))
     assert all(one.schema == LABEL_SCHEMA for one in found)
     return [row for one in found for row in one.to_pylist()]
 
@@ -92,6 +95,15 @@ def test_a_class_the_model_does_not_know_is_refused(tmp_path: Path) -> None:
     uri = _write(tmp_path / "a.json", _document())
     with pytest.raises(QuarryError, match="class 'person' is unknown to the model; known: car"):
         _rows([uri], {"car": 1})
+
+
+def test_a_label_map_renames_classes_and_drops_boxes(tmp_path: Path) -> None:
+    uri = _write(tmp_path / "a.json", _document())
+    two = LabelMap("two.yaml", {"person": "walker", "car": None})
+    truths = [row["boxes"] for row in _rows([uri], {"walker": 5}, two) if row["boxes"] is not None]
+    assert [[(box["label"], box["label_name"]) for box in boxes] for boxes in truths] == [[(5, "walker")], []]
+    with pytest.raises(QuarryError, match=r"a\.json: label map two\.yaml: class 'person' is not mentioned"):
+        _rows([uri], {}, LabelMap("two.yaml", {"car": None}))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 
-from udfs.report_charts import curves_svg, histogram_svg, method_styles, reliability_svg
+from udfs.chart_svg import method_styles
+from udfs.report_charts import curves_svg, histogram_svg, reliability_svg
 
 
 def test_each_chart_is_small_well_formed_and_free_of_fixed_colours() -> None:

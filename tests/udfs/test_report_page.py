@@ -9,22 +9,21 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from udfs.report_page import (
+from udfs.evaluation import Evaluation, MetricRow, evaluation_of
+from udfs.report_content import (
     CaseImage,
     CurvePanel,
     CycleReport,
     HardnessCurve,
     Histogram,
     ManifestFile,
-    MethodTable,
     QuarantineRow,
     QuerySection,
-    Reliability,
     ReportCounts,
     SelectionArm,
     SqlExample,
-    render_report,
 )
+from udfs.report_page import render_report
 
 NASTY = "<script>alert('x')</script>\"&"
 VOID = {"meta", "input", "link", "img", "br", "hr"}
@@ -66,6 +65,35 @@ def _bare() -> CycleReport:
     )
 
 
+def _evaluation(query: str = "q1", method: str = "two") -> Evaluation:
+    values = {
+        ("q1", "one"): 0.5,
+        (query, method): 0.9,
+        ("q2", "one"): 0.75,
+        ("q2", "two"): 0.25,
+        ("q2", "three"): 0.125,
+    }
+    rows = [
+        MetricRow(metric=metric, query=q, method=m, value=value, n=7, low=value - 0.0625, high=value + 0.0625)
+        for metric in ("ndcg", "mauc", "spearman")
+        for (q, m), value in values.items()
+    ]
+    rows += [
+        MetricRow(metric="ndcg_over_random", query="q1", method="one", value=0.1, n=7, low=-0.1, high=0.3),
+        MetricRow(metric="spearman:q2", query="q1", method="ground_truth", value=0.5, n=7),
+        MetricRow(metric="ndcg:exact", query="q2", method="score_sampling", value=0.9, n=7),
+    ]
+    for name in ("all", query):
+        rows.append(MetricRow(metric="ece", query=name, method="detector", value=0.1, n=9))
+        for kind in ("precision_bin_01", "mean_score_bin_01"):
+            rows.append(MetricRow(metric=kind, query=name, method="detector", value=0.5, n=9))
+    for kind in ("ndcg", "spearman_to_exact", "error_to_exact"):
+        rows.append(
+            MetricRow(metric=f"{kind}:5_samples", query="q2", method="score_sampling_mc", value=0.5, n=7)
+        )
+    return evaluation_of(rows, ("q1", "q2"))
+
+
 def _full() -> CycleReport:
     curve = HardnessCurve(method="entropy", budget=(0.0, 1.0), found=(0.0, 1.0))
     return dataclasses.replace(
@@ -73,15 +101,7 @@ def _full() -> CycleReport:
         queries=(_query("q1"), _query("q2")),
         pictures=PICTURES,
         curves=(CurvePanel(query="q1", curves=(curve,)), CurvePanel(query="q2", curves=(curve,))),
-        tables=(
-            MethodTable(
-                metric="nDCG",
-                queries=("q1", "q2"),
-                methods=("one", "two", "three"),
-                values=((0.5, 0.9, None), (0.75, 0.25, 0.125)),
-            ),
-        ),
-        reliability=Reliability(scores=(0.2, 0.8), precisions=(0.1, 0.7), counts=(4, 5), ece=0.1),
+        evaluation=_evaluation(),
         selection=(
             SelectionArm(name="pick", n_images=2, n_boxes=5, mean_hardness=6.0, cases=(_case("b"),)),
             SelectionArm(name="random", n_images=2, n_boxes=3, mean_hardness=1.5, is_control=True),
@@ -91,6 +111,12 @@ def _full() -> CycleReport:
         settings=(("seed", "17"),),
         sql=(SqlExample(title="Hardest", sql="SELECT 1 < 2"),),
     )
+
+
+@pytest.fixture(scope="module")
+def full_text() -> str:
+    """The page of the full report; drawing its charts takes most of a test."""
+    return render_report(_full())
 
 
 class _Page(HTMLParser):
@@ -147,8 +173,8 @@ def test_the_page_is_whole_and_loads_nothing(report: CycleReport) -> None:
     assert {target[1:] for target in page.targets} <= set(page.ids)
 
 
-def test_each_picture_shown_is_embedded_once() -> None:
-    text = render_report(_full())
+def test_each_picture_shown_is_embedded_once(full_text: str) -> None:
+    text = full_text
     for key, times in (("a", 1), ("b", 1), ("unused", 0)):
         assert text.count(base64.b64encode(PICTURES[key]).decode("ascii")) == times
     assert text.count('href="#p0"') == 5
@@ -173,7 +199,7 @@ def test_names_are_escaped_everywhere() -> None:
         ),
         missing_pictures={"gone": NASTY},
         curves=(CurvePanel(query=NASTY, curves=(HardnessCurve(method=NASTY, budget=(0, 1), found=(0, 1)),)),),
-        tables=(MethodTable(metric=NASTY, queries=(NASTY,), methods=(NASTY,), values=((0.5,),)),),
+        evaluation=_evaluation(NASTY, NASTY),
         selection=(SelectionArm(name=NASTY, n_images=1, n_boxes=1, cases=(case,)),),
         manifests=(ManifestFile(vendor=NASTY, path=NASTY, n_images=1, n_boxes=1),),
         quarantine=(QuarantineRow(path=NASTY, stage=NASTY, reason=NASTY),),
@@ -191,41 +217,44 @@ def test_names_are_escaped_everywhere() -> None:
     ("name", "heading"),
     [
         ("queries", 'id="hardest"'),
-        ("tables", "Methods compared"),
+        ("evaluation", "Methods compared"),
+        ("evaluation", "How alike the rankings are"),
+        ("evaluation", "What more Monte Carlo samples buy"),
         ("curves", "Hardness found for the images looked at"),
-        ("reliability", "Can the scores be trusted?"),
+        ("evaluation", "Can the scores be trusted?"),
         ("quarantine", 'id="quarantine"'),
         ("settings", 'id="settings"'),
         ("sql", 'id="sql"'),
         ("manifests", "Files for the labeling tools"),
     ],
 )
-def test_a_section_without_data_is_left_out(name: str, heading: str) -> None:
-    full, bare = _full(), _bare()
-    assert heading in render_report(full)
-    assert heading not in render_report(dataclasses.replace(full, **{name: getattr(bare, name)}))
+def test_a_section_without_data_is_left_out(name: str, heading: str, full_text: str) -> None:
+    bare = _bare()
+    assert heading in full_text
+    light = dataclasses.replace(_full(), evaluation=Evaluation())
+    assert heading not in render_report(dataclasses.replace(light, **{name: getattr(bare, name)}))
 
 
-def test_without_ground_truth_the_page_says_how_to_get_the_numbers() -> None:
+def test_without_ground_truth_the_page_says_how_to_get_the_numbers(full_text: str) -> None:
     text = render_report(_bare())
     assert "No ground truth yet" in text
     assert "run the import" in text
-    assert "No ground truth yet" not in render_report(_full())
+    assert "No ground truth yet" not in full_text
 
 
-def test_the_best_method_of_each_row_is_marked_and_a_gap_has_no_mean() -> None:
-    text = render_report(_full())
-    assert re.findall(r'class="num best">([^<]+)<', text) == ["0.900", "0.750", "0.625"]
-    mean = text[text.index('<tr class="mean">') :]
-    assert re.findall(r'<td class="num[^"]*">([^<]+)<', mean[: mean.index("</tr>")]) == [
-        "0.625",
-        "0.575",
-        "\N{EN DASH}",
-    ]
+def test_a_table_marks_the_best_shows_intervals_and_what_is_no_better_than_random(full_text: str) -> None:
+    text = full_text
+    table = text[text.index('<th scope="col">nDCG</th>') :]
+    table = table[: table.index("</table>")]
+    assert re.findall(r'class="num best">([^<]+)<', table) == ["0.900", "0.750", "0.625"]
+    assert re.findall(r">([^<]+)<small>[^<]+</small><small class=\"chance\">no better", table) == ["0.500"]
+    assert "<small>0.838 \N{EN DASH} 0.963</small>" in table
+    mean = table[table.index('<tr class="mean">') :]
+    assert re.findall(r'<td class="num[^"]*">([^<]+)<', mean) == ["0.625", "\N{EN DASH}", "0.575"]
 
 
-def test_the_pick_is_compared_with_its_control() -> None:
-    assert "<b>4 times</b>" in render_report(_full())
+def test_the_pick_is_compared_with_its_control(full_text: str) -> None:
+    assert "<b>4 times</b>" in full_text
     alone = dataclasses.replace(_full(), selection=_full().selection[:1])
     assert "times</b>" not in render_report(alone)
 

@@ -25,11 +25,11 @@ from udfs.ranking_metrics import ndcg
 from udfs.score import (
     HARDNESS_SCHEMA,
     MATCH_SCHEMA,
-    ScoreRequest,
     match_batches,
     score_batches,
     supervise_batches,
 )
+from udfs.score_request import ScoreRequest
 
 REQUEST = ScoreRequest(queries=QUERY_NAMES, baselines=("entropy", "margin_max"), head="softmax")
 DATA = Path(os.environ.get("QUARRY_DATA", Path(__file__).parents[2].parent / "shared" / "data")) / "bccd"

@@ -1,0 +1,91 @@
+"""Which rows of `hardness` are there, under which settings, and what is the same for all rows of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from conf.settings import ScoreSettings, settings_hash
+from pipelines.run import Run
+from pipelines.tables import sql_literal, utc_timestamp
+from schemas.tables import HARDNESS
+
+BASELINE, CALIBRATED, GROUND_TRUTH = "baseline", "calibrated", "ground_truth"
+
+
+def query_digest(settings: ScoreSettings, *, is_baseline: bool = False) -> Column:
+    """What `hardness.query_hash` must be for a row's `query` to mean the same as in these settings.
+
+    It covers thresholds, classes and the query's own definition, not how a value is found: rows of all
+    methods with the same one can be compared. Baselines know no thresholds.
+    """
+    parts = ["baseline" if is_baseline else "query", *(settings.classes or ())]
+    if is_baseline:
+        return F.lit(settings_hash(*parts))
+    parts += [settings.matcher, str(settings.iou_threshold), str(settings.eta)]
+    plain = F.lit(settings_hash(*parts))
+    if not settings.define:
+        return plain
+    own = [(name, settings_hash(*parts, spec)) for name, spec in settings.define.items()]
+    return F.coalesce(F.try_element_at(F.create_map(*[F.lit(t) for p in own for t in p]), "query"), plain)
+
+
+def up_to_date(
+    detections: DataFrame, run: Run, model_id: str, method: str, digest: str, query_hash: Column
+) -> DataFrame:
+    """image_id and query of the rows that need no work: same settings, not older than their detections.
+
+    Args:
+        detections: Columns image_id and ts.
+        run: The run.
+        model_id: The model.
+        method: Of the rows.
+        digest: Their `settings_hash`.
+        query_hash: From `query_digest`.
+    """
+    rows = run.store.read(HARDNESS, pinned=True).where(F.col("model_id") == model_id)
+    rows = rows.where((F.col("method") == method) & (F.col("settings_hash") == digest))
+    rows = rows.where(F.col("query_hash") == query_hash)
+    rows = rows.select("image_id", "query", F.col("ts").alias("scored_ts"))
+    current = rows.join(detections.select("image_id", "ts"), "image_id").where("scored_ts >= ts")
+    return current.select("image_id", "query")
+
+
+def missing_names(detections: DataFrame, scored: DataFrame, names: Sequence[str]) -> tuple[str, ...]:
+    """Names that at least one image lacks; as many rows come to the driver as there are names."""
+    n_images = detections.count()
+    complete = {
+        row["query"] for row in scored.groupBy("query").count().where(F.col("count") == n_images).collect()
+    }
+    return tuple(name for name in names if name not in complete)
+
+
+def without_hardness(detections: DataFrame, scored: DataFrame, names: Sequence[str]) -> DataFrame:
+    """Images that lack at least one of the names."""
+    per_image = scored.where(F.col("query").isin(*names)).groupBy("image_id").agg(F.count("*").alias("n"))
+    complete = per_image.where(F.col("n") == len(names)).select("image_id")
+    return detections.join(complete, "image_id", "left_anti")
+
+
+def complete_hardness_rows(
+    rows: DataFrame, method: str, digest: str, query_hash: Column, eta: float, run: Run
+) -> DataFrame:
+    """Adds what is the same for all rows of a run, in schema order."""
+    return rows.withColumns(
+        {
+            "method": F.lit(method),
+            "eta": F.lit(float(eta)),
+            "settings_hash": F.lit(digest),
+            "query_hash": query_hash,
+            "run_id": F.lit(run.run_id),
+            "ts": utc_timestamp(run.started_s),
+        }
+    ).select(*HARDNESS.column_names)
+
+
+def partition_condition(model_id: str, names: Sequence[str], alias: str = "") -> str:
+    """SQL that names the partitions of `hardness` that hold a model's rows of some queries."""
+    listed = ", ".join(map(sql_literal, names)) or "NULL"
+    return f"{alias}model_id = {sql_literal(model_id)} AND {alias}query IN ({listed})"

@@ -1,0 +1,329 @@
+"""Detections made elsewhere, from COCO results or tables, to `images`, `models` and `detections`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
+
+from conf.errors import QuarryError
+from conf.label_map import LabelMap
+from conf.settings import settings_hash
+from pipelines.detection_source import found_detections
+from pipelines.labels import with_image_id
+from pipelines.quarantine import record_outcomes
+from pipelines.run import Run
+from pipelines.tables import spark_schema, utc_timestamp
+from schemas.tables import DETECTIONS, IMAGES, MODELS
+from udfs.coco_results import coco_image_list
+from udfs.detect import ORIGINAL_VIEW
+from udfs.imported_detections import BAD_DETECTIONS, NAMED_SCHEMA, named_batches
+
+IDS_TOLD = 5
+MOST_CLASSES = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportRequest:
+    """What is imported, and under which names.
+
+    Attributes:
+        detections_uri: COCO results JSON, Parquet file or folder, or Delta table.
+        images_uri: COCO JSON with the images; none: a table of detections names them itself.
+        image_root: Folder or URI the file names are below; none: they are opened as they are, if ever.
+        dataset: Dataset of images that are new.
+        model_name: Name people know the detector by.
+        head: How its scores were made.
+        classes: Class names by category id from 1, instead of the categories of the image list.
+        label_map: Renames classes and drops some.
+        eta0: Collection threshold.
+    """
+
+    detections_uri: str
+    images_uri: str | None
+    image_root: str | None
+    dataset: str
+    model_name: str
+    head: Literal["softmax", "sigmoid"]
+    classes: tuple[str, ...] | None
+    label_map: LabelMap | None
+    eta0: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedModel:
+    """The identity under which imported detections are kept.
+
+    Attributes:
+        model_id: Hash of name, classes and head.
+        labels: Class name to label id, from 1.
+        targets: The source's class name to the model's; None: its boxes are dropped.
+    """
+
+    model_id: str
+    labels: dict[str, int]
+    targets: dict[str, str | None]
+
+
+def import_detections(run: Run, request: ImportRequest) -> dict[str, int]:
+    """Adds or replaces the detections of a model per image; every image named gets a row, if an empty one.
+
+    Everything is checked before the first table is written. Images with bad detections go to `quarantine`.
+
+    Args:
+        run: The run.
+        request: What is imported.
+
+    Returns:
+        Counts: images with detections rows, boxes, boxes below eta0, boxes dropped by the label map,
+        quarantined images.
+
+    Raises:
+        QuarryError: A file is missing or not what it should be, ids or names are not unique, a class is not
+            in the label map, no result belongs to the images, or no image is left.
+    """
+    categories, listed = _image_list(run, request)
+    if request.label_map and categories:
+        request.label_map.of(categories.values(), all_classes=True)
+    found, numbered = found_detections(
+        run.store.session, request.detections_uri, categories, request.eta0, has_image_list=listed is not None
+    )
+    found = (found if listed else found.transform(_check_sizes)).persist(StorageLevel.DISK_ONLY)
+    _require_unique(found, "source_id", request.detections_uri)
+    if listed is None:
+        listed = found.transform(_own_images)
+    else:
+        key = F.col("source_id") if numbered else F.coalesce("quarry_image_id", "file_name")
+        listed = listed.withColumn("source_id", key)
+        _tell_unlisted(run, request, found, listed)
+    images = listed.transform(_with_identity, request, run).persist(StorageLevel.DISK_ONLY)
+    _require_unique(images, "image_id", request.images_uri or request.detections_uri)
+    detected = images.transform(_with_detections, found)
+    model = _model(detected, request, categories)
+    outcomes = detected.transform(_with_names, model).persist(StorageLevel.DISK_ONLY)
+    counts = _counts(run, request, outcomes)
+    _write(run, request, model, images, outcomes)
+    for frame in (outcomes, images, found):
+        frame.unpersist()
+    return counts
+
+
+def _write(
+    run: Run, request: ImportRequest, model: ImportedModel, images: DataFrame, outcomes: DataFrame
+) -> None:
+    now = utc_timestamp(run.started_s)
+    row = {
+        "model_id": model.model_id,
+        "name": request.model_name,
+        "uri": request.detections_uri,
+        "classes": {label: name for name, label in model.labels.items()},
+        "head": request.head,
+        "parent": None,
+        "settings": json.dumps({"eta0": request.eta0, "classes": model.targets}),
+        "created_ts": None,
+    }
+    models = run.store.session.createDataFrame([row], spark_schema(MODELS)).withColumn("created_ts", now)
+    run.store.merge(IMAGES, images.where("is_new").transform(_image_rows, request, run), on_match="keep")
+    # The time of its first import stays, which says which model is the latest.
+    source = {name: f"s.{name}" for name in ("uri", "settings")}
+    run.store.merge(MODELS, models, update=source)
+    fine = outcomes.where("error_class IS NULL").withColumns({"run_id": F.lit(run.run_id), "ts": now})
+    # What is the same keeps its time stamp, so that nothing is scored again.
+    changed = " OR ".join(f"t.{name} <> s.{name}" for name in ("detections", "width", "height"))
+    run.store.merge(DETECTIONS, fine, only=f"t.model_id = '{model.model_id}'", changed=changed)
+    record_outcomes(outcomes, "import_detections", run)
+
+
+def _image_list(run: Run, request: ImportRequest) -> tuple[dict[int, str], DataFrame | None]:
+    """Category id to class name as far as they are declared, and the images of the image list."""
+    categories: dict[int, str] = {}
+    listed = None
+    if request.images_uri is not None:
+        images, categories = coco_image_list(request.images_uri)
+        listed = run.store.session.createDataFrame(images)
+    if request.classes is not None:
+        categories = dict(enumerate(request.classes, start=1))
+    return categories, listed
+
+
+def _require_unique(frame: DataFrame, key: str, uri: str) -> None:
+    bad = frame.groupBy(key).count().where((F.col("count") > 1) | F.col(key).isNull()).first()
+    if bad is not None and bad[key] is None:
+        raise QuarryError(f"{uri}: a row has no image_id; every row needs one")
+    if bad is not None:
+        raise QuarryError(
+            f"{uri}: image {bad[key]!r} is there {bad['count']} times; expected one row an image "
+            "(of a table that holds several models, give one model's rows)"
+        )
+
+
+def _check_sizes(found: DataFrame) -> DataFrame:
+    """A table that comes without an image list has the sizes of the images; one without is at fault."""
+    has_size = F.coalesce(F.expr("width >= 1 AND height >= 1"), F.lit(False))
+    unsized = ~has_size & F.col("fault").isNull()
+    got = F.concat(F.lit("expected width and height from 1 px, got "), F.to_json(F.struct("width", "height")))
+    return found.withColumns(
+        {
+            "fault": F.when(unsized, "image size").otherwise(F.col("fault")),
+            "message": F.when(unsized, got).otherwise(F.col("message")),
+        }
+    )
+
+
+def _own_images(found: DataFrame) -> DataFrame:
+    """The images that a table of detections names itself, as an image list has them."""
+    unknown = F.lit(None).cast("string")
+    return found.select(
+        "source_id",
+        F.col("source_id").alias("file_name"),
+        unknown.alias("quarry_image_id"),
+        unknown.alias("coco_url"),
+        "width",
+        "height",
+    )
+
+
+def _tell_unlisted(run: Run, request: ImportRequest, found: DataFrame, listed: DataFrame) -> None:
+    """Says which results belong to no image of the list; a results file often covers more than one split."""
+    unlisted = found.join(listed, "source_id", "left_anti")
+    sums = unlisted.agg(F.count("*").alias("images"), F.sum("n_given").alias("detections")).first()
+    assert sums is not None
+    if not sums.images:
+        return
+    examples = ", ".join(
+        row.source_id for row in unlisted.select("source_id").orderBy("source_id").limit(IDS_TOLD).collect()
+    )
+    told = (
+        f"{sums.detections:,} detections of {sums.images:,} images that are not in "
+        f"{request.images_uri} (for example {examples})"
+    )
+    if sums.images == found.count():
+        raise QuarryError(f"--detections {request.detections_uri}: holds only {told}; give the matching file")
+    run.tell(f"left out {told}")
+
+
+def _with_identity(listed: DataFrame, request: ImportRequest, run: Run) -> DataFrame:
+    """Adds image_id, uri, path and is_new: as `images` has them, else the file name and where it lies."""
+    known = run.store.read(IMAGES, pinned=True)
+    name = F.col("file_name")
+    is_whole = name.rlike("^(/|[A-Za-z][A-Za-z0-9+.-]*://)")
+    root = request.image_root
+    place = F.coalesce("coco_url", name)
+    if root is not None:
+        place = F.when(is_whole, name).otherwise(F.concat(F.lit(root.rstrip("/") + "/"), name))
+    image_id = F.coalesce("image_id", "quarry_image_id", "file_name")
+    uris = known.select("image_id", F.col("uri").alias("known_uri"))
+    resolved = with_image_id(listed, known).withColumn("image_id", image_id).join(uris, "image_id", "left")
+    return resolved.select(
+        "source_id",
+        "image_id",
+        F.coalesce("known_uri", place).alias("uri"),
+        name.alias("path"),
+        F.col("known_uri").isNull().alias("is_new"),
+        "width",
+        "height",
+    )
+
+
+def _with_detections(images: DataFrame, found: DataFrame) -> DataFrame:
+    """The images with what was found in them, which for some is nothing."""
+    none = F.array().cast(spark_schema(DETECTIONS)["detections"].dataType)
+    columns = ("source_id", "detections", "n_below", "fault", "message")
+    return images.join(found.select(*columns), "source_id", "left").select(
+        "image_id",
+        "uri",
+        "width",
+        "height",
+        F.coalesce("detections", none).alias("detections"),
+        F.coalesce("n_below", F.lit(0)).alias("n_below"),
+        "fault",
+        "message",
+    )
+
+
+def _model(detected: DataFrame, request: ImportRequest, categories: Mapping[int, str]) -> ImportedModel:
+    """The model's classes: the declared ones, else those met, after the label map, in order."""
+    names = list(categories.values()) or _names_met(detected)
+    targets: dict[str, str | None] = {name: name for name in names}
+    if request.label_map is not None:
+        targets = request.label_map.of(names, all_classes=bool(categories))
+    kept = dict.fromkeys(name for name in targets.values() if name is not None)
+    if not kept:
+        raise QuarryError(
+            f"--detections {request.detections_uri}: no class is known; give the categories in --images, or "
+            "--classes"
+        )
+    labels = {name: label for label, name in enumerate(kept, start=1)}
+    model_id = settings_hash("imported", request.model_name, request.head, *labels)
+    return ImportedModel(model_id=model_id, labels=labels, targets=targets)
+
+
+def _names_met(detected: DataFrame) -> Sequence[str]:
+    """Class names of the detections, ids in the order of numbers."""
+    names = F.array_distinct(F.transform("detections", lambda detection: detection.label_name))
+    rows = detected.select(F.explode(names).alias("name")).distinct().limit(MOST_CLASSES + 1).collect()
+    if len(rows) > MOST_CLASSES:
+        raise QuarryError(f"expected at most {MOST_CLASSES:,} classes, got more; is label_name a class?")
+    return sorted((row["name"] for row in rows), key=lambda name: (name.isdecimal() and len(name), name))
+
+
+def _with_names(detected: DataFrame, model: ImportedModel) -> DataFrame:
+    """Outcomes as the tables hold them: rows of `detections`, or error_class and message."""
+    worker = partial(named_batches, model_id=model.model_id, targets=model.targets, labels=model.labels)
+    rows = detected.mapInArrow(worker, from_arrow_schema(NAMED_SCHEMA))
+    return rows.withColumns(
+        {
+            "model_id": F.lit(model.model_id),
+            "view": F.lit(ORIGINAL_VIEW),
+            "latency_ms": F.lit(None).cast("float"),
+            "error_class": F.when(F.col("fault").isNotNull(), BAD_DETECTIONS),
+        }
+    )
+
+
+def _counts(run: Run, request: ImportRequest, outcomes: DataFrame) -> dict[str, int]:
+    """What came in; faults are told by kind.
+
+    Raises:
+        QuarryError: No image is left.
+    """
+    total = outcomes.agg(
+        F.count_if(F.col("fault").isNull()).alias("images"),
+        F.coalesce(F.sum("n_detections"), F.lit(0)).alias("boxes"),
+        F.coalesce(F.sum("n_below"), F.lit(0)).alias("below"),
+        F.coalesce(F.sum("n_dropped"), F.lit(0)).alias("dropped"),
+        F.count("fault").alias("quarantined"),
+    ).first()
+    assert total is not None
+    faulty = outcomes.where("fault IS NOT NULL")
+    kinds = faulty.groupBy("fault").agg(
+        F.count("*").alias("n"), F.min(F.struct("image_id", "message")).alias("e")
+    )
+    told = [
+        f"{row.n:,} images with bad detections ({row.fault}), for example {row.e.image_id}: {row.e.message}"
+        for row in kinds.orderBy(F.desc("n"), "fault").collect()
+    ]
+    if total.images == 0:
+        raise QuarryError(f"--detections {request.detections_uri}: no image is left: {'; '.join(told)}")
+    for line in told:
+        run.tell(line)
+    return dict(total.asDict())
+
+
+def _image_rows(new: DataFrame, request: ImportRequest, run: Run) -> DataFrame:
+    unknown = {name: F.lit(None) for name in ("sequence_id", "frame_index", "size_bytes", "mtime")}
+    return new.withColumns(
+        {
+            **unknown,
+            "dataset": F.lit(request.dataset),
+            "partitions": F.create_map().cast("map<string, string>"),
+            "ingest_ts": utc_timestamp(run.started_s),
+        }
+    )

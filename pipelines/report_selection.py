@@ -1,0 +1,74 @@
+"""What a cycle picked, the files it wrote, and the images nobody could use."""
+
+from __future__ import annotations
+
+from pyspark.sql import functions as F
+
+from pipelines.report_queries import case_image
+from pipelines.report_source import ReportSource
+from schemas.tables import ACQUISITION, IMAGES, MANIFESTS, QUARANTINE
+from udfs.report_content import ManifestFile, QuarantineRow, SelectionArm
+
+MOST_QUARANTINE_ROWS = 200
+PICKS_SHOWN = 6
+
+
+def selection_arms(source: ReportSource) -> tuple[SelectionArm, ...]:
+    """What each strategy picked, with its mean estimated and true hardness."""
+    query = source.settings.acquire.query
+    picked = source.run.store.read(ACQUISITION).where(F.col("cycle_id") == source.cycle_id)
+    detail = picked.join(source.estimates.where(F.col("query") == query).drop("query"), "image_id", "left")
+    n_boxes = source.run.store.read(MANIFESTS).where(F.col("cycle_id") == source.cycle_id)
+    boxes = {r.strategy: r.n for r in n_boxes.groupBy("strategy").agg(F.max("n_boxes").alias("n")).collect()}
+    arms = (
+        detail.groupBy("strategy")
+        .agg(F.count("*").alias("n"), F.avg("hardness").alias("mean"), F.avg("truth").alias("truth"))
+        .orderBy("strategy")
+        .collect()
+    )
+    first = (
+        detail.where(F.col("rank") <= PICKS_SHOWN)
+        .where("hardness IS NOT NULL")
+        .orderBy("strategy", "rank")
+        .collect()
+    )
+    return tuple(
+        SelectionArm(
+            name=arm.strategy,
+            n_images=arm.n,
+            n_boxes=boxes.get(arm.strategy, 0),
+            mean_hardness=arm["mean"],
+            truth_hardness=arm.truth,
+            is_control=arm.strategy == "random",
+            cases=tuple(case_image(row, row["rank"]) for row in first if row.strategy == arm.strategy),
+        )
+        for arm in arms
+    )
+
+
+def manifest_files(source: ReportSource) -> tuple[ManifestFile, ...]:
+    """Files written for labeling tools."""
+    rows = (
+        source.run.store.read(MANIFESTS)
+        .where(F.col("cycle_id") == source.cycle_id)
+        .orderBy("vendor", "strategy")
+    )
+    return tuple(
+        ManifestFile(vendor=row.vendor, path=row.path, n_images=row.n_images, n_boxes=row.n_boxes)
+        for row in rows.collect()
+    )
+
+
+def quarantine_rows(source: ReportSource) -> tuple[QuarantineRow, ...]:
+    """Images nobody could use, the latest first, at most MOST_QUARANTINE_ROWS."""
+    store = source.run.store
+    rows = (
+        store.read(QUARANTINE)
+        .where("NOT resolved")
+        .join(store.read(IMAGES).select("image_id", "path"), "image_id")
+    )
+    rows = rows.orderBy(F.desc("last_ts"), "path").limit(MOST_QUARANTINE_ROWS)
+    return tuple(
+        QuarantineRow(path=r.path, stage=r.stage, reason=f"{r.error_class}: {r.message}", attempts=r.attempts)
+        for r in rows.collect()
+    )
