@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from conf.errors import QuarryError, nearest
+from conf.yaml_file import read_mapping, shipped_file
 
 MAP_FOLDER = Path(__file__).parent / "label_maps"
 REST = "*"
@@ -65,22 +64,10 @@ def load_label_map(name_or_file: str) -> LabelMap:
     Raises:
         QuarryError: No such map, not YAML, or not a mapping of names to names.
     """
-    path = MAP_FOLDER / f"{name_or_file}.yaml"
-    if not path.is_file():
-        path = Path(name_or_file)
-    if not path.is_file():
-        shipped = ", ".join(sorted(one.stem for one in MAP_FOLDER.glob("*.yaml")))
-        raise QuarryError(
-            f"label map {name_or_file}: no such file and no such shipped map; shipped: {shipped}"
-        )
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise QuarryError(f"label map {path}: not readable YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict) or not content:
-        raise QuarryError(
-            f"label map {path}: expected lines `source name: target name`, got {type(content).__name__}"
-        )
+    path = shipped_file(name_or_file, MAP_FOLDER, "label map")
+    content = read_mapping(path, "source names to target names")
+    if not content:
+        raise QuarryError(f"label map {path}: expected lines `source name: target name`, got none")
     return LabelMap(str(path), {_name(key, path): _target(value, path) for key, value in content.items()})
 
 

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from conf.errors import QuarryError, nearest
 from conf.settings import Settings
+from conf.yaml_file import read_mapping, shipped_file, shipped_names
 
 PROFILE_FOLDER = Path(__file__).parent
 DEFAULT_PROFILE = "local"
@@ -35,7 +36,7 @@ def load_settings(
             every fault with file, key and what is allowed.
     """
     path = _profile_path(config or DEFAULT_PROFILE)
-    merged = _read_yaml(path)
+    merged = read_mapping(path, "settings")
     for item in overrides:
         _set_key(merged, item)
     if root is not None:
@@ -55,26 +56,7 @@ def load_settings(
 
 def profile_names() -> list[str]:
     """Names of the shipped profiles, sorted."""
-    return _shipped_names(PROFILE_FOLDER)
-
-
-def shipped_file(name: str, folder: Path, flag: str) -> Path:
-    """The YAML file a user names: one that is shipped, or a path.
-
-    Raises:
-        QuarryError: Neither; the message has the flag and the shipped names.
-    """
-    shipped = folder / f"{name}.yaml"
-    if shipped.is_file():
-        return shipped
-    path = Path(name)
-    if not path.is_file():
-        raise QuarryError(f"{flag} {name}: no such file; shipped ones: {', '.join(_shipped_names(folder))}")
-    return path
-
-
-def _shipped_names(folder: Path) -> list[str]:
-    return sorted(p.stem for p in folder.glob("*.yaml"))
+    return shipped_names(PROFILE_FOLDER)
 
 
 def _profile_path(config: str) -> Path:
@@ -87,7 +69,7 @@ def _read_query_file(merged: dict[str, Any]) -> dict[str, Path]:
     if not isinstance(score, dict) or not isinstance(score.get("query_file"), str):
         return {}
     path = shipped_file(score["query_file"], PROFILE_FOLDER / "queries", "score.query_file")
-    queries = _read_yaml(path)
+    queries = read_mapping(path, "query names to queries")
     defined = score.get("define")
     defined = defined if isinstance(defined, dict) else {}
     twice = sorted(set(queries) & set(defined))
@@ -100,19 +82,6 @@ def _read_query_file(merged: dict[str, Any]) -> dict[str, Path]:
 def _source(details: ErrorDetails, sources: Mapping[str, Path]) -> Path | None:
     location = details["loc"]
     return sources.get(str(location[2])) if location[:2] == ("score", "define") and location[2:] else None
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise QuarryError(f"{path}: not valid YAML: {reason}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise QuarryError(f"{path}: expected a mapping of settings, got {type(content).__name__}")
-    return content
 
 
 def _set_key(merged: dict[str, Any], item: str) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-NotNegative = Annotated[float, Field(ge=0.0)]
+Price = Annotated[float, Field(ge=0.0, le=1e9)]
 Power = Annotated[float, Field(ge=-4.0, le=4.0)]
 
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -68,7 +68,7 @@ class FilterSpec(_Spec):
 class WeightSpec(_Spec):
     """What a counted box weighs: the product of all that is given."""
 
-    constant: Annotated[float, Field(gt=0.0)] = Field(1.0, description="factor of every box")
+    constant: Annotated[float, Field(gt=0.0, le=1e9)] = Field(1.0, description="factor of every box")
     area: Power | None = Field(None, description="power of the area's share of the image")
     area_px: Power | None = Field(None, description="power of the area in px²")
     width: Power | None = Field(None, description="power of the width's share of the image's")
@@ -77,7 +77,7 @@ class WeightSpec(_Spec):
     occlusion: Annotated[float, Field(gt=0.0, le=4.0)] | None = Field(
         None, description="power of the overlap with true positives over the own area; exact for 1"
     )
-    price: dict[str, NotNegative] | None = Field(
+    price: dict[str, Price] | None = Field(
         None, min_length=1, description="class name to price; `*` for all others, else 1"
     )
 

@@ -25,6 +25,7 @@ def _once(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+_TAKEN_NAMES = ("image_id", "model_id", "query", "truth", "random")
 Names = Annotated[tuple[str, ...], AfterValidator(_once)]
 
 BUILT_IN_QUERIES = tuple(
@@ -153,7 +154,7 @@ class ScoreSettings(Section):
     iou_threshold: Annotated[float, Field(gt=0.0, le=1.0)] = Field(0.5, description="match threshold (IoU)")
     matcher: Literal["coco", "hungarian"] = Field("coco", description="how detections meet ground truth")
     estimator: Literal["exact", "monte_carlo"] = Field("exact", description="closed form, or Algorithm 1")
-    samples: Positive = Field(10, description="Monte Carlo samples per image")
+    samples: Annotated[int, Field(ge=1, le=10_000)] = Field(10, description="Monte Carlo samples per image")
     queries: Names = Field(
         BUILT_IN_QUERIES, description="hardness queries; none given: the built-in ones and all defined ones"
     )
@@ -190,8 +191,10 @@ class ScoreSettings(Section):
                 raise ValueError(
                     f"{name!r}: expected up to 64 letters, digits and _, not starting with a digit"
                 )
-            if name in BUILT_IN_QUERIES:
-                raise ValueError(f"{name!r} is a built-in query; choose another name")
+        taken = [name.casefold() for name in (*BUILT_IN_QUERIES, *_TAKEN_NAMES, *define)]
+        for name in define:
+            if taken.count(name.casefold()) > 1:  # SQL does not tell a from A
+                raise ValueError(f"{name!r} is taken, by a built-in query or another name; choose another")
         return define
 
 

@@ -6,7 +6,7 @@ import contextlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,32 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from conf.errors import QuarryError
-from detectors.detections import Detections
 
 IOU_50_INDEX = 0
 ALL_AREAS_INDEX = 0
 MOST_DETECTIONS_INDEX = -1
+
+
+class Found(Protocol):
+    """What a detector found in one image, such as `Detections`: n boxes (x1, y1, x2, y2 in px; a box may have
+    no area), scores in 0..1 and labels 1..K."""
+
+    @property
+    def boxes_xyxy(self) -> NDArray[Any]: ...
+
+    @property
+    def scores(self) -> NDArray[Any]: ...
+
+    @property
+    def labels(self) -> NDArray[np.int64]: ...
+
+
+class FoundBoxes(NamedTuple):
+    """The plainest `Found`."""
+
+    boxes_xyxy: NDArray[Any]
+    scores: NDArray[Any]
+    labels: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -54,7 +75,7 @@ class AveragePrecision:
 
 
 def average_precision(
-    detections: Sequence[Detections], truths: Sequence[TruthBoxes], classes: Sequence[str]
+    detections: Sequence[Found], truths: Sequence[TruthBoxes], classes: Sequence[str]
 ) -> AveragePrecision:
     """COCO average precision, 101-point interpolated, at most 100 detections an image, all object sizes.
 
@@ -133,7 +154,7 @@ def _truth_index(truths: Sequence[TruthBoxes], n_classes: int) -> Any:
     return index
 
 
-def _result_rows(image_id: int, found: Detections) -> list[dict[str, Any]]:
+def _result_rows(image_id: int, found: Found) -> list[dict[str, Any]]:
     return [
         {
             "image_id": image_id,

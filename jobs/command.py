@@ -151,6 +151,11 @@ def add_model_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def listed(text: str) -> list[str]:
+    """The names of a flag such as `--queries a,b`."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def add_query_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that choose hardness queries."""
     parser.add_argument("--queries", metavar="a,b", help="hardness queries (setting score.queries)")
@@ -163,7 +168,7 @@ def add_query_flags(parser: argparse.ArgumentParser) -> None:
 
 def query_overrides(args: argparse.Namespace) -> list[str]:
     """The flags of `add_query_flags` as settings."""
-    queries = None if args.queries is None else args.queries.split(",")
+    queries = None if args.queries is None else listed(args.queries)
     return as_settings("score", {"queries": queries, "query_file": args.query_file})
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
+from conf.errors import QuarryError
 from conf.settings import Settings, location
 from jobs.command import Job, add_cycle_flag, add_model_flag, add_query_flags, query_overrides
 from jobs.tables_shown import show_evaluation
@@ -27,6 +29,8 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
     require_cycle_name(args.cycle)
+    if args.pictures is not None and Path(args.pictures).is_file():
+        raise QuarryError(f"--pictures {args.pictures}: expected a folder, got a file")
     model = model_named(run, args.model)
     evaluate(run, args.cycle, model, settings.score, settings.evaluate, settings.seed)
     show_evaluation(run, args.cycle, model.model_id, settings.score)

@@ -7,10 +7,10 @@ import sys
 
 from conf.label_map import load_label_map
 from conf.settings import Settings, location
-from jobs.command import Job
+from jobs.command import Job, add_model_flag
 from pipelines.cycle import require_cycle_name
 from pipelines.labels import import_coco_labels
-from pipelines.models import model_if_any
+from pipelines.models import model_if_any, model_named
 from pipelines.run import Run
 
 
@@ -29,13 +29,15 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         metavar="MAP",
         help="YAML `name: new name, or null to drop`, or the name of a shipped map",
     )
+    add_model_flag(parser)
     parser.add_argument("--cycle", metavar="NAME", default="manual", help="cycle that brings the labels")
 
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
     require_cycle_name(args.cycle)
     label_map = load_label_map(args.label_map) if args.label_map else None
-    counts = import_coco_labels(run, args.labels, args.split, args.cycle, model_if_any(run), label_map)
+    model = model_named(run, args.model) if args.model else model_if_any(run)
+    counts = import_coco_labels(run, args.labels, args.split, args.cycle, model, label_map)
     run.tell(
         f"{counts['images']:,} images with {counts['boxes']:,} boxes imported, "
         f"{counts['not_in_lake']:,} images not in the lake, {counts['rejected']:,} items rejected"

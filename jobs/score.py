@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from conf.settings import Settings
-from jobs.command import Job, add_model_flag, add_query_flags, as_settings, query_overrides
+from jobs.command import Job, add_model_flag, add_query_flags, as_settings, listed, query_overrides
 from pipelines.models import model_named
 from pipelines.run import Run
 from pipelines.score import score
@@ -31,7 +31,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 def _overrides(args: argparse.Namespace) -> list[str]:
     given = {"estimator": args.estimator, "samples": args.samples, "committee_truth": args.committee_truth}
-    given["committee"] = None if args.committee is None else args.committee.split(",")
+    given["committee"] = None if args.committee is None else listed(args.committee)
     return [*as_settings("score", given), *query_overrides(args)]
 
 

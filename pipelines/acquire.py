@@ -10,6 +10,7 @@ from conf.settings import AcquireSettings, settings_hash
 from pipelines.hardness_rows import BASELINE, GROUND_TRUTH
 from pipelines.models import Model
 from pipelines.run import Run
+from pipelines.score_inputs import detections_of
 from pipelines.tables import sql_literal
 from schemas.tables import ACQUISITION, HARDNESS
 from schemas.tables import GROUND_TRUTH as TRUTH_TABLE
@@ -39,12 +40,15 @@ def acquire(
     scored = run.store.require(HARDNESS, made_by="score").where(F.col("model_id") == model.model_id)
     method = settings.method or estimator
     candidates = scored.where((F.col("query") == settings.query) & F.col("method").isin(method, BASELINE))
+    detected = detections_of(run, model).select("image_id", F.col("ts").alias("detected_ts"))
+    candidates = candidates.join(detected, "image_id").where("ts >= detected_ts")
     if candidates.isEmpty():
         known = scored.select("query", "method").distinct().limit(1000).collect()
         methods = sorted({row.method for row in known if row["query"] == settings.query} - {GROUND_TRUTH})
         if methods:
             raise QuarryError(
-                f"acquire.method: {settings.query!r} was scored by {', '.join(methods)}, not by {method!r}"
+                f"acquire.method: {settings.query!r} was scored by {', '.join(methods)}, not by {method!r} "
+                "since the images were last detected"
             )
         raise QuarryError(
             f"acquire.query: {settings.query!r} was not scored; "

@@ -59,7 +59,9 @@ def fitted_calibration(
         return None
     truth = held_out_truth(run, model)
     folds = truth.transform(image_folds, run.store.read(IMAGES), settings, seed)
-    n_images = folds.count()
+    rows = folds.collect()  # at most max_images: fixed, and cheap to join again and again
+    n_images = len(rows)
+    folds = run.store.session.createDataFrame(rows, folds.schema)
     if n_images < settings.min_images:
         run.tell(
             f"raw scores: {n_images:,} held-out labeled images, calibration.min_images is "

@@ -139,7 +139,7 @@ def sample_sensitivity(truth: DataFrame, request: ScoreRequest, settings: Evalua
     """Monte Carlo at each number of samples, in one task, on images drawn by a hash of the id."""
     measure = partial(sensitivity_rows, request=request, sample_sizes=settings.sample_sizes)
     sample = truth.orderBy(F.xxhash64(F.lit(request.seed), "image_id")).limit(settings.sensitivity_images)
-    one_group = sample.drop("ts").groupBy()
+    one_group = sample.drop("ts", "detected_ts").groupBy()
     return one_group.applyInArrow(one_table(measure), from_arrow_schema(METRIC_SCHEMA))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -11,6 +12,7 @@ from conf.settings import ScoreSettings, settings_hash
 from pipelines.run import Run
 from pipelines.tables import sql_literal, utc_timestamp
 from schemas.tables import HARDNESS
+from udfs.query_definitions import definition_text
 
 BASELINE, CALIBRATED, GROUND_TRUTH = "baseline", "calibrated", "ground_truth"
 
@@ -28,7 +30,9 @@ def query_digest(settings: ScoreSettings, *, is_baseline: bool = False) -> Colum
     plain = F.lit(settings_hash(*parts))
     if not settings.define:
         return plain
-    own = [(name, settings_hash(*parts, spec)) for name, spec in settings.define.items()]
+    own = [
+        (name, settings_hash(*parts, definition_text(name, spec))) for name, spec in settings.define.items()
+    ]
     return F.coalesce(F.try_element_at(F.create_map(*[F.lit(t) for p in own for t in p]), "query"), plain)
 
 
@@ -53,13 +57,29 @@ def up_to_date(
     return current.select("image_id", "query")
 
 
-def missing_names(detections: DataFrame, scored: DataFrame, names: Sequence[str]) -> tuple[str, ...]:
-    """Names that at least one image lacks; as many rows come to the driver as there are names."""
+class MissingNames(NamedTuple):
+    """Queries that need work.
+
+    Attributes:
+        everywhere: No image has a row that is up to date.
+        somewhere: Some images lack one.
+        n_images: Images in all.
+    """
+
+    everywhere: tuple[str, ...]
+    somewhere: tuple[str, ...]
+    n_images: int
+
+
+def missing_names(detections: DataFrame, scored: DataFrame, names: Sequence[str]) -> MissingNames:
+    """Which names need work; as many rows come to the driver as there are names."""
     n_images = detections.count()
-    complete = {
-        row["query"] for row in scored.groupBy("query").count().where(F.col("count") == n_images).collect()
-    }
-    return tuple(name for name in names if name not in complete)
+    counts = {row["query"]: row["count"] for row in scored.groupBy("query").count().collect()}
+    return MissingNames(
+        tuple(name for name in names if counts.get(name, 0) == 0),
+        tuple(name for name in names if 0 < counts.get(name, 0) < n_images),
+        n_images,
+    )
 
 
 def without_hardness(detections: DataFrame, scored: DataFrame, names: Sequence[str]) -> DataFrame:

@@ -17,8 +17,14 @@ from conf.errors import QuarryError
 from conf.label_map import LabelMap
 from conf.settings import settings_hash
 from pipelines.detection_source import found_detections
-from pipelines.labels import with_image_id
-from pipelines.quarantine import record_outcomes
+from pipelines.imported_images import (
+    check_sizes,
+    image_rows,
+    own_images,
+    require_unique,
+    with_identity,
+)
+from pipelines.quarantine import IMPORT_STAGE, record_outcomes
 from pipelines.run import Run
 from pipelines.tables import spark_schema, utc_timestamp
 from schemas.tables import DETECTIONS, IMAGES, MODELS
@@ -95,20 +101,24 @@ def import_detections(run: Run, request: ImportRequest) -> dict[str, int]:
     found, numbered = found_detections(
         run.store.session, request.detections_uri, categories, request.eta0, has_image_list=listed is not None
     )
-    found = (found if listed else found.transform(_check_sizes)).persist(StorageLevel.DISK_ONLY)
-    _require_unique(found, "source_id", request.detections_uri)
+    found = (found if listed else found.transform(check_sizes)).persist(StorageLevel.DISK_ONLY)
+    require_unique(found, "source_id", request.detections_uri)
     if listed is None:
-        listed = found.transform(_own_images)
+        listed = found.transform(own_images)
     else:
         key = F.col("source_id") if numbered else F.coalesce("quarry_image_id", "file_name")
         listed = listed.withColumn("source_id", key)
         _tell_unlisted(run, request, found, listed)
-    images = listed.transform(_with_identity, request, run).persist(StorageLevel.DISK_ONLY)
-    _require_unique(images, "image_id", request.images_uri or request.detections_uri)
+    images = listed.transform(with_identity, run.store.read(IMAGES, pinned=True), request.image_root).persist(
+        StorageLevel.DISK_ONLY
+    )
+    require_unique(images, "image_id", request.images_uri or request.detections_uri)
     detected = images.transform(_with_detections, found)
     model = _model(detected, request, categories)
     outcomes = detected.transform(_with_names, model).persist(StorageLevel.DISK_ONLY)
     counts = _counts(run, request, outcomes)
+    _require_own_name(run, request, model)
+    _tell_others(run, model, outcomes)
     _write(run, request, model, images, outcomes)
     for frame in (outcomes, images, found):
         frame.unpersist()
@@ -130,7 +140,8 @@ def _write(
         "created_ts": None,
     }
     models = run.store.session.createDataFrame([row], spark_schema(MODELS)).withColumn("created_ts", now)
-    run.store.merge(IMAGES, images.where("is_new").transform(_image_rows, request, run), on_match="keep")
+    new = images.where("is_new").transform(image_rows, request.dataset, run)
+    run.store.merge(IMAGES, new, on_match="keep")
     # The time of its first import stays, which says which model is the latest.
     source = {name: f"s.{name}" for name in ("uri", "settings")}
     run.store.merge(MODELS, models, update=source)
@@ -138,7 +149,7 @@ def _write(
     # What is the same keeps its time stamp, so that nothing is scored again.
     changed = " OR ".join(f"t.{name} <> s.{name}" for name in ("detections", "width", "height"))
     run.store.merge(DETECTIONS, fine, only=f"t.model_id = '{model.model_id}'", changed=changed)
-    record_outcomes(outcomes, "import_detections", run)
+    record_outcomes(outcomes, IMPORT_STAGE, run)
 
 
 def _image_list(run: Run, request: ImportRequest) -> tuple[dict[int, str], DataFrame | None]:
@@ -151,43 +162,6 @@ def _image_list(run: Run, request: ImportRequest) -> tuple[dict[int, str], DataF
     if request.classes is not None:
         categories = dict(enumerate(request.classes, start=1))
     return categories, listed
-
-
-def _require_unique(frame: DataFrame, key: str, uri: str) -> None:
-    bad = frame.groupBy(key).count().where((F.col("count") > 1) | F.col(key).isNull()).first()
-    if bad is not None and bad[key] is None:
-        raise QuarryError(f"{uri}: a row has no image_id; every row needs one")
-    if bad is not None:
-        raise QuarryError(
-            f"{uri}: image {bad[key]!r} is there {bad['count']} times; expected one row an image "
-            "(of a table that holds several models, give one model's rows)"
-        )
-
-
-def _check_sizes(found: DataFrame) -> DataFrame:
-    """A table that comes without an image list has the sizes of the images; one without is at fault."""
-    has_size = F.coalesce(F.expr("width >= 1 AND height >= 1"), F.lit(False))
-    unsized = ~has_size & F.col("fault").isNull()
-    got = F.concat(F.lit("expected width and height from 1 px, got "), F.to_json(F.struct("width", "height")))
-    return found.withColumns(
-        {
-            "fault": F.when(unsized, "image size").otherwise(F.col("fault")),
-            "message": F.when(unsized, got).otherwise(F.col("message")),
-        }
-    )
-
-
-def _own_images(found: DataFrame) -> DataFrame:
-    """The images that a table of detections names itself, as an image list has them."""
-    unknown = F.lit(None).cast("string")
-    return found.select(
-        "source_id",
-        F.col("source_id").alias("file_name"),
-        unknown.alias("quarry_image_id"),
-        unknown.alias("coco_url"),
-        "width",
-        "height",
-    )
 
 
 def _tell_unlisted(run: Run, request: ImportRequest, found: DataFrame, listed: DataFrame) -> None:
@@ -207,29 +181,6 @@ def _tell_unlisted(run: Run, request: ImportRequest, found: DataFrame, listed: D
     if sums.images == found.count():
         raise QuarryError(f"--detections {request.detections_uri}: holds only {told}; give the matching file")
     run.tell(f"left out {told}")
-
-
-def _with_identity(listed: DataFrame, request: ImportRequest, run: Run) -> DataFrame:
-    """Adds image_id, uri, path and is_new: as `images` has them, else the file name and where it lies."""
-    known = run.store.read(IMAGES, pinned=True)
-    name = F.col("file_name")
-    is_whole = name.rlike("^(/|[A-Za-z][A-Za-z0-9+.-]*://)")
-    root = request.image_root
-    place = F.coalesce("coco_url", name)
-    if root is not None:
-        place = F.when(is_whole, name).otherwise(F.concat(F.lit(root.rstrip("/") + "/"), name))
-    image_id = F.coalesce("image_id", "quarry_image_id", "file_name")
-    uris = known.select("image_id", F.col("uri").alias("known_uri"))
-    resolved = with_image_id(listed, known).withColumn("image_id", image_id).join(uris, "image_id", "left")
-    return resolved.select(
-        "source_id",
-        "image_id",
-        F.coalesce("known_uri", place).alias("uri"),
-        name.alias("path"),
-        F.col("known_uri").isNull().alias("is_new"),
-        "width",
-        "height",
-    )
 
 
 def _with_detections(images: DataFrame, found: DataFrame) -> DataFrame:
@@ -288,6 +239,28 @@ def _with_names(detected: DataFrame, model: ImportedModel) -> DataFrame:
     )
 
 
+def _require_own_name(run: Run, request: ImportRequest, model: ImportedModel) -> None:
+    same = run.store.read(MODELS).where(F.col("name") == request.model_name)
+    other = same.where(F.col("model_id") != model.model_id).first()
+    if other is not None:
+        raise QuarryError(
+            f"--model-name {request.model_name}: a model with other classes or another head has this name "
+            f"({', '.join(other.classes.values())}; now {', '.join(model.labels)}): give another name, or "
+            "all classes with --classes or in --images"
+        )
+
+
+def _tell_others(run: Run, model: ImportedModel, outcomes: DataFrame) -> None:
+    """Says what an earlier import under the same name leaves beside this one."""
+    others = run.store.read(DETECTIONS).where(F.col("model_id") == model.model_id)
+    n_others = others.join(outcomes.select("image_id"), "image_id", "left_anti").count()
+    if n_others:
+        run.tell(
+            f"{n_others:,} other images keep the detections of an earlier import under this name; another "
+            "detector needs a --model-name of its own"
+        )
+
+
 def _counts(run: Run, request: ImportRequest, outcomes: DataFrame) -> dict[str, int]:
     """What came in; faults are told by kind.
 
@@ -315,15 +288,3 @@ def _counts(run: Run, request: ImportRequest, outcomes: DataFrame) -> dict[str, 
     for line in told:
         run.tell(line)
     return dict(total.asDict())
-
-
-def _image_rows(new: DataFrame, request: ImportRequest, run: Run) -> DataFrame:
-    unknown = {name: F.lit(None) for name in ("sequence_id", "frame_index", "size_bytes", "mtime")}
-    return new.withColumns(
-        {
-            **unknown,
-            "dataset": F.lit(request.dataset),
-            "partitions": F.create_map().cast("map<string, string>"),
-            "ingest_ts": utc_timestamp(run.started_s),
-        }
-    )

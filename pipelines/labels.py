@@ -76,6 +76,8 @@ def import_coco_labels(
             "lake's root or image ids, got for example "
             f"{example.file_name if example else 'no image at all'!r}"
         )
+    if counts.boxes == 0 and rejected:
+        raise QuarryError(f"labels {labels_uri}: all {rejected:,} items were rejected, for the reasons above")
     not_in_lake = found.where("image_id IS NULL").count()
     run.store.merge(GROUND_TRUTH, rows, changed="t.boxes <> s.boxes OR t.split <> s.split OR NOT t.complete")
     for kept in (rows, found, parsed):

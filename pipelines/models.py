@@ -29,12 +29,13 @@ def model_if_any(run: Run) -> Model | None:
     return None if run.store.read(MODELS).isEmpty() else model_named(run, None)
 
 
-def model_named(run: Run, name: str | None) -> Model:
+def model_named(run: Run, name: str | None, asked_by: str = "--model") -> Model:
     """The model with this id or name; without one, the model registered last.
 
     Args:
         run: The run.
         name: model_id or name, or none.
+        asked_by: Flag or setting that gives the name, for the message.
 
     Raises:
         QuarryError: No model is registered, or none with that name.
@@ -48,7 +49,7 @@ def model_named(run: Run, name: str | None) -> Model:
     chosen = [row for row in rows if name in (None, row.model_id, row["name"])]
     if not chosen:
         raise QuarryError(
-            f"--model {name}: no such model in {run.store.root}; "
+            f"{asked_by} {name}: no such model in {run.store.root}; "
             f"{nearest(str(name), [r['name'] for r in rows])}"
         )
     row = chosen[0]

@@ -11,6 +11,7 @@ from schemas.tables import DETECTIONS, HARDNESS, QUARANTINE
 from udfs.image_files import TRANSIENT_FAULTS
 from udfs.imported_detections import BAD_DETECTIONS
 
+IMPORT_STAGE = "import_detections"
 MODEL_FAULTS = ("undetectable", BAD_DETECTIONS)
 
 
@@ -40,6 +41,8 @@ def record_outcomes(outcomes: DataFrame, stage: str, run: Run) -> None:
     cured = (
         run.store.read(QUARANTINE)
         .where("NOT resolved")
+        # An import opens no file, and a file that opens does not mend an import.
+        .where((F.col("stage") == IMPORT_STAGE) == F.lit(stage == IMPORT_STAGE))
         .join(outcomes.where("error_class IS NULL").select("image_id"), "image_id", "left_semi")
         .withColumn("resolved", F.lit(True))
         .select(*QUARANTINE.column_names)

@@ -24,7 +24,7 @@ def rankings(run: Run, held_out: DataFrame, model: Model, scoring: ScoreSettings
 
     Args:
         run: The run.
-        held_out: Column image_id: the held-out images.
+        held_out: Columns image_id and detected_ts: the held-out images, and when they were detected.
         model: Whose hardness is judged.
         scoring: Queries and what they mean.
         seed: Of the random ranking.
@@ -39,7 +39,9 @@ def rankings(run: Run, held_out: DataFrame, model: Model, scoring: ScoreSettings
     is_baseline = F.col("method") == BASELINE
     digest = F.when(is_baseline, query_digest(scoring, is_baseline=True)).otherwise(query_digest(scoring))
     rows = rows.where(F.col("query_hash") == digest)
-    images = rows.join(held_out.select("image_id"), "image_id", "semi").groupBy("image_id")
+    # What is older than the detections it was made from speaks of others.
+    current = rows.join(held_out.select("image_id", "detected_ts"), "image_id").where("ts >= detected_ts")
+    images = current.groupBy("image_id")
     # One shuffle: all that is known of an image meets in one row, which then becomes a row per query.
     wide = images.agg(*[_hardness_of(*key).alias(name) for key, name in column.items()])
     per_query = [

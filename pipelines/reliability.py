@@ -17,7 +17,7 @@ from udfs.score_request import ScoreRequest
 def detection_matches(truth: DataFrame, request: ScoreRequest) -> DataFrame:
     """One row per detection: its label, score and whether it finds an object."""
     matcher = partial(match_batches, request=request)
-    return truth.drop("ts").mapInArrow(matcher, from_arrow_schema(MATCH_SCHEMA))
+    return truth.drop("ts", "detected_ts").mapInArrow(matcher, from_arrow_schema(MATCH_SCHEMA))
 
 
 def reliability_bins(matches: DataFrame, bins: int, classes: Mapping[int, str]) -> DataFrame:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
+from conf.errors import QuarryError
 from conf.settings import CalibrationSettings, ScoreSettings, settings_hash
 from pipelines.calibrate import fitted_calibration, with_calibration_folds
 from pipelines.hardness_rows import (
@@ -24,7 +26,7 @@ from pipelines.hardness_rows import (
 )
 from pipelines.models import Model, model_named
 from pipelines.run import Run
-from pipelines.score_inputs import detections_of, score_request, with_members
+from pipelines.score_inputs import detections_of, require_known_queries, score_request, with_members
 from schemas.tables import GROUND_TRUTH, HARDNESS
 from udfs.committee import Committee, member_column
 from udfs.score import HARDNESS_SCHEMA, score_batches
@@ -74,6 +76,7 @@ def score(
     Raises:
         QuarryError: No detections, or a class, query or model nobody knows.
     """
+    require_known_queries(settings)
     plans = [
         *own_plans(model, settings, seed),
         *committee_plans(run, model, settings, seed),
@@ -102,17 +105,23 @@ def committee_plans(run: Run, model: Model, settings: ScoreSettings, seed: int) 
     """Other models' detections in place of the model's own scores, where settings name any."""
     if not settings.committee:
         return []
-    members = tuple(model_named(run, name) for name in settings.committee)
+    members = tuple(model_named(run, name, "score.committee") for name in settings.committee)
     labels = {name: label for label, name in model.classes.items()}
     maps = [
         {label: labels[name] for label, name in member.classes.items() if name in labels}
         for member in members
     ]
+    for member, shared in zip(members, maps, strict=True):
+        if not shared:
+            raise QuarryError(
+                f"score.committee: {member.name} ({', '.join(member.classes.values())}) shares no class with "
+                f"{model.name} ({', '.join(labels)})"
+            )
     committee = Committee(truth=settings.committee_truth, label_maps=tuple(maps))
     ids = [member.model_id for member in members]
     return [
         ScorePlan(
-            method=f"committee_{settings.committee_truth}",
+            method=f"committee_{settings.committee_truth}{_suffix(settings)}",
             digest=settings_hash(*_estimation(settings, seed), *ids),
             request=replace(score_request(model, settings, seed), baselines=(), committee=committee),
             members=members,
@@ -124,18 +133,16 @@ def calibrated_plans(
     run: Run, model: Model, settings: ScoreSettings, calibration: CalibrationSettings, seed: int
 ) -> list[ScorePlan]:
     """Calibrated scores in place of the raw ones, where held-out labels show that it pays."""
-    if calibration.method == "none" or run.store.read(GROUND_TRUTH).isEmpty():
-        return []
-    fitted = fitted_calibration(run, model, settings, calibration, seed)
+    fitted = None
+    if not run.store.read(GROUND_TRUTH).isEmpty():
+        fitted = fitted_calibration(run, model, settings, calibration, seed)
     if fitted is None:  # rows of an earlier fit would go on as if it held
-        stale = run.store.session.createDataFrame(
-            [(model.model_id, CALIBRATED)], "model_id STRING, method STRING"
-        )
-        run.store.delete(HARDNESS, stale)
+        keys = [(model.model_id, method) for method in (CALIBRATED, f"{CALIBRATED}_mc")]
+        run.store.delete(HARDNESS, run.store.session.createDataFrame(keys, "model_id STRING, method STRING"))
         return []
     return [
         ScorePlan(
-            method=CALIBRATED,
+            method=f"{CALIBRATED}{_suffix(settings)}",
             digest=settings_hash(*_estimation(settings, seed), fitted.calibration.digest),
             request=replace(
                 score_request(model, settings, seed), baselines=(), calibration=fitted.calibration
@@ -152,28 +159,40 @@ def score_by(run: Run, model: Model, plan: ScorePlan, settings: ScoreSettings) -
     if plan.folds is not None:
         detections = detections.transform(with_calibration_folds, plan.folds)
     scored = detections.transform(up_to_date, run, model.model_id, plan.method, plan.digest, query_hash)
-    wanted = (*plan.request.queries, *plan.request.baselines)
-    names = missing_names(detections, scored, wanted)
+    missing = missing_names(detections, scored, (*plan.request.queries, *plan.request.baselines))
+    names = (*missing.everywhere, *missing.somewhere)
     if not names:
         return {"images": 0, "rows": 0}
-    request = replace(
-        plan.request,
-        queries=tuple(name for name in plan.request.queries if name in names),
-        baselines=tuple(name for name in plan.request.baselines if name in names),
-    )
-    todo = detections.transform(without_hardness, scored, names)
-    rows = todo.transform(add_hardness, request).transform(
+    # A query that is new to the lake needs all images, one that is not only the new images.
+    lacking = detections.transform(without_hardness, scored, missing.somewhere)
+    parts = [
+        frame.transform(add_hardness, _only(plan.request, chosen))
+        for frame, chosen in ((detections, missing.everywhere), (lacking, missing.somewhere))
+        if chosen
+    ]
+    rows = reduce(DataFrame.unionByName, parts).transform(
         complete_hardness_rows, plan.method, plan.digest, query_hash, settings.eta, run
     )
     rows = rows.persist(StorageLevel.DISK_ONLY)
-    counts = rows.agg(F.count("*").alias("rows"), F.count_distinct("image_id").alias("images")).first()
-    assert counts is not None
-    run.tell(f"{counts.images:,} images scored: {len(names)} {_what(plan)}")
+    n_rows = rows.count()
+    n_images = missing.n_images if missing.everywhere else n_rows // len(names)
+    run.tell(f"{n_images:,} images scored: {len(names)} {_what(plan)}")
     if settings.estimator == "exact":
         _tell_sampled(run, rows)
     run.store.merge(HARDNESS, rows, only=partition_condition(model.model_id, names, alias="t."))
+    if plan.members:  # images that this committee left out may have rows of another one
+        others = run.store.read(HARDNESS).where(partition_condition(model.model_id, names))
+        others = others.where((F.col("method") == plan.method) & (F.col("settings_hash") != plan.digest))
+        run.store.delete(HARDNESS, others.select(*HARDNESS.key))
     rows.unpersist()
-    return {"images": counts.images, "rows": counts.rows}
+    return {"images": n_images, "rows": n_rows}
+
+
+def _only(request: ScoreRequest, names: Sequence[str]) -> ScoreRequest:
+    queries, baselines = (
+        tuple(name for name in every if name in names) for every in (request.queries, request.baselines)
+    )
+    return replace(request, queries=queries, baselines=baselines)
 
 
 def add_hardness(detections: DataFrame, request: ScoreRequest) -> DataFrame:
@@ -189,6 +208,10 @@ def add_hardness(detections: DataFrame, request: ScoreRequest) -> DataFrame:
     folds = () if request.calibration is None else (FOLD_COLUMN,)
     slim = detections.select("image_id", "model_id", "width", "height", *folds, *lists)
     return slim.mapInArrow(partial(score_batches, request=request), from_arrow_schema(HARDNESS_SCHEMA))
+
+
+def _suffix(settings: ScoreSettings) -> str:
+    return "" if settings.estimator == "exact" else "_mc"
 
 
 def _estimation(settings: ScoreSettings, seed: int) -> tuple[str | int, ...]:

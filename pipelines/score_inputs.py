@@ -26,14 +26,23 @@ def require_known_names(settings: ScoreSettings, acquired: str) -> None:
     Raises:
         QuarryError: Names the setting and the nearest valid name.
     """
+    require_known_queries(settings)
+    scored = (*settings.queries, *settings.baselines)
+    if acquired not in scored:
+        raise QuarryError(f"acquire.query: {acquired!r} is not in score.queries; {nearest(acquired, scored)}")
+
+
+def require_known_queries(settings: ScoreSettings) -> None:
+    """Fails when a query or baseline is unknown.
+
+    Raises:
+        QuarryError: Names the setting and the nearest valid name.
+    """
     known = (*BUILT_IN_QUERIES, *settings.define)
     for name in settings.queries:
         if name not in known:
             raise QuarryError(f"score.queries: no query {name!r}; {nearest(name, known)}")
     check_baselines(settings.baselines)
-    scored = (*settings.queries, *settings.baselines)
-    if acquired not in scored:
-        raise QuarryError(f"acquire.query: {acquired!r} is not in score.queries; {nearest(acquired, scored)}")
 
 
 def score_request(model: Model, settings: ScoreSettings, seed: int) -> ScoreRequest:

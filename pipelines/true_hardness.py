@@ -25,9 +25,11 @@ from schemas.tables import HARDNESS
 from udfs.score import HARDNESS_SCHEMA, supervise_batches
 from udfs.score_request import ScoreRequest
 
+_NEEDED = ("detection_id", "label", "score", "x1", "y1", "x2", "y2")
+
 
 def held_out_truth(run: Run, model: Model) -> DataFrame:
-    """Detections and ground truth of completely labeled, held-out images; labels in the model's ids.
+    """Detections (boxes only) and ground truth of completely labeled, held-out images, in the model's labels.
 
     A class the model does not know (labels imported before it) gets label -1: its objects count as missed.
     """
@@ -39,7 +41,17 @@ def held_out_truth(run: Run, model: Model) -> DataFrame:
     truth = truth.select("image_id", resolved.alias("boxes"), F.col("ts").alias("truth_ts"))
     joined = detections_of(run, model).join(truth, "image_id")
     latest = F.greatest("ts", "truth_ts").alias("ts")
-    return joined.select("image_id", "model_id", "width", "height", "detections", "boxes", latest)
+    needed = F.arrays_zip(*[F.col(f"detections.{field}").alias(field) for field in _NEEDED])
+    return joined.select(
+        "image_id",
+        "model_id",
+        "width",
+        "height",
+        needed.alias("detections"),
+        "boxes",
+        F.col("ts").alias("detected_ts"),
+        latest,
+    )
 
 
 def write_true_hardness(
@@ -49,7 +61,7 @@ def write_true_hardness(
     digest, query_hash = settings_hash(GROUND_TRUTH), query_digest(scoring)
     scored = truth.transform(up_to_date, run, model.model_id, GROUND_TRUTH, digest, query_hash)
     todo = truth.transform(without_hardness, scored, request.queries)
-    supervised = todo.drop("ts").mapInArrow(
+    supervised = todo.drop("ts", "detected_ts").mapInArrow(
         partial(supervise_batches, request=request), from_arrow_schema(HARDNESS_SCHEMA)
     )
     rows = supervised.transform(complete_hardness_rows, GROUND_TRUTH, digest, query_hash, scoring.eta, run)

@@ -290,5 +290,6 @@ def hardness_wide_view(queries: tuple[str, ...]) -> View:
     return View(
         name="hardness_wide",
         comment="One row per image and model, a column per query",
-        sql=f"SELECT {columns} FROM {{hardness}} WHERE method <> 'ground_truth' GROUP BY image_id, model_id",
+        sql=f"SELECT {columns} FROM {{hardness}} "
+        "WHERE method IN ('exact', 'monte_carlo', 'baseline') GROUP BY image_id, model_id",
     )

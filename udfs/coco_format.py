@@ -104,7 +104,7 @@ def _truths(
     by_image: dict[Any, list[Any]] = defaultdict(list)
     for annotation in annotations:
         key = annotation.get("image_id") if isinstance(annotation, Mapping) else None
-        by_image[key if _is_id(key) else None].append(annotation)
+        by_image[key if _is_id(key) or _is_whole(key) else None].append(annotation)
     sound, rejected = split_images(images)
     yield from rejected
     known_ids = {
@@ -195,11 +195,11 @@ def _truth_box(
         annotation.get("bbox"),
         annotation.get("iscrowd", 0),
     )
-    if not _is_integer(category_id) or category_id not in names:
+    if not _is_whole(category_id) or category_id not in names:
         return rejected(f"category_id {category_id!r} is not among the categories of the file")
     if not isinstance(bbox, Sequence) or len(bbox) != 4 or not all(_is_number(value) for value in bbox):
         return rejected(f"expected bbox as 4 finite numbers x, y, width, height in px, got {bbox!r}")
-    if crowd not in (0, 1):
+    if crowd not in (0, 1, None):
         return rejected(f"expected iscrowd 0 or 1, got {crowd!r}")
     x, y, width, height = (float(value) for value in bbox)
     if width <= 0 or height <= 0:
@@ -293,6 +293,11 @@ def _is_id(value: Any) -> bool:
 
 def _is_integer(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> TypeGuard[int]:
+    """An integer, or one written as 3.0 by tools that keep numbers in float columns; equal as a key."""
+    return _is_integer(value) or (isinstance(value, float) and value.is_integer())
 
 
 def _is_text(value: Any) -> TypeGuard[str]:

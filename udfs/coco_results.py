@@ -65,8 +65,11 @@ def coco_image_list(uri: str) -> tuple[pa.Table, dict[int, str]]:
             f"image list {uri}: {len(rejected):,} of {len(images):,} images cannot be used, the first with "
             f"id {first.item_id}, file_name {first.file_name!r}: {first.reason}; correct the file"
         )
+    listed = document.get("categories") or []
     try:
-        categories = category_names(document.get("categories") or [])
+        if not isinstance(listed, list):
+            raise QuarryError(f"expected an array of categories, got {type(listed).__name__}")
+        categories = category_names(listed)
     except QuarryError as error:
         raise QuarryError(f"image list {uri}: {error}") from None
     rows = [

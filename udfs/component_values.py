@@ -149,24 +149,26 @@ def comparison_probability(
     values = values.where(matters)
     if len(values.value) == 0:
         return result
-    grid = _grid_step(values.value)
-    if grid is None:
-        result[values.image_index] = np.nan
-        return result
-    limit = threshold / grid
-    limit = float(round(limit)) if abs(limit - round(limit)) < 1e-9 else limit
+    grid = _grid_steps(values)
+    result[values.image_index[np.isnan(grid)]] = np.nan
+    values, grid = values.where(~np.isnan(grid)), grid[~np.isnan(grid)]
     steps = np.rint(values.value / grid).astype(np.int64)
+    limit = np.zeros(n_images)
+    limit[values.image_index] = threshold / grid
+    limit = np.where(np.abs(limit - np.rint(limit)) < 1e-9, np.rint(limit), limit)
     starts = _starts(values.component)
     owner = values.image_index[starts]
-    low = sums_at(owner, np.minimum.reduceat(steps, starts), n_images).astype(np.int64)
-    high = sums_at(owner, np.maximum.reduceat(steps, starts), n_images).astype(np.int64)
+    low, high = np.zeros(n_images, np.int64), np.zeros(n_images, np.int64)
+    if len(starts):
+        np.add.at(low, owner, np.minimum.reduceat(steps, starts))
+        np.add.at(high, owner, np.maximum.reduceat(steps, starts))
     n_points = 2 ** np.ceil(np.log2(np.maximum(high - low + 1, 2))).astype(np.int64)
     result[owner[n_points[owner] > MAX_GRID_POINTS]] = np.nan
     for points in np.unique(n_points[owner[n_points[owner] <= MAX_GRID_POINTS]]).tolist():
         for rows in _runs(np.flatnonzero(n_points[values.image_index] == points), values.image_index, points):
             image, mass = _sum_distribution(values.where(rows), steps[rows], points)
             total = low[image][:, None] + (np.arange(points) - low[image][:, None]) % points
-            result[image] = (mass * COMPARE[op](total.astype(np.float64), limit)).sum(axis=1)
+            result[image] = (mass * COMPARE[op](total.astype(np.float64), limit[image][:, None])).sum(axis=1)
     probability: FloatArray = np.clip(result, 0.0, 1.0)
     return probability
 
@@ -218,12 +220,21 @@ def _share_below(values: ComponentValues) -> FloatArray:
     return share
 
 
-def _grid_step(values: FloatArray) -> float | None:
+def _grid_steps(values: ComponentValues) -> FloatArray:
+    """(k,): width of the grid all values of an image lie on, the same for all of them; NaN without one."""
+    grid = np.full(len(values.value), np.nan)
+    first = _starts(values.image_index)
+    counts = np.diff(np.append(first, len(grid)))
     for decimals in _DECIMALS:
-        scaled = values * decimals
-        if np.abs(scaled).max() < 2**50 and np.abs(scaled - np.rint(scaled)).max() < 1e-9:
-            return float(np.gcd.reduce(np.rint(np.abs(scaled)).astype(np.int64))) / decimals
-    return None
+        scaled = np.abs(values.value) * decimals
+        step = np.rint(scaled)
+        fits = np.abs(scaled - step) <= 1e-9 * np.maximum(1.0, scaled)
+        fits &= (scaled < 2**50) & ((step > 0.0) | (scaled == 0.0))  # what is not 0 must not round to it
+        whole = np.where(fits, step, 0.0).astype(np.int64)
+        width = np.gcd.reduceat(whole, first) / decimals
+        width[~np.logical_and.reduceat(fits, first)] = np.nan
+        grid = np.where(np.isnan(grid), np.repeat(width, counts), grid)
+    return grid
 
 
 def _runs(rows: IntArray, image_index: IntArray, points: int) -> Iterator[IntArray]:

@@ -116,19 +116,18 @@ def precision_rows(images: pa.Table, classes: Sequence[str]) -> pa.Table:
     Returns:
         METRIC_SCHEMA: ap and ap50 of query `all`, ap50 of each class; null where a class has no object.
     """
-    from detectors.average_precision import TruthBoxes, average_precision
-    from detectors.detections import Detections
+    from detectors.average_precision import FoundBoxes, TruthBoxes, average_precision
 
     found, truths = [], []
     for batch in images.combine_chunks().to_batches():
         detections, truth = DetectionBatch.from_arrow(batch), TruthBatch.from_arrow(batch)
         for i, j in _spans(detections.offsets):
-            boxes = detections.boxes_xyxy[i:j].astype(np.float32)
-            found.append(Detections(boxes, detections.scores[i:j].astype(np.float32), detections.labels[i:j]))
+            boxes, scores = detections.boxes_xyxy[i:j], detections.scores[i:j]
+            found.append(FoundBoxes(boxes, scores, detections.labels[i:j]))
         for i, j in _spans(truth.offsets):
             known = truth.labels[i:j] > 0
-            boxes = truth.boxes_xyxy[i:j][known].astype(np.float32)
-            truths.append(TruthBoxes(boxes, truth.labels[i:j][known], truth.is_crowd[i:j][known]))
+            corners = truth.boxes_xyxy[i:j][known].astype(np.float32)
+            truths.append(TruthBoxes(corners, truth.labels[i:j][known], truth.is_crowd[i:j][known]))
     result = average_precision(found, truths, classes)
     rows = [metric_table({"ap": result.ap, "ap50": result.ap50}, ALL_CLASSES, DETECTOR, result.n_images)]
     for name, value in result.ap50_per_class.items():

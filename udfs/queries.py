@@ -7,9 +7,9 @@ Larger is harder, always >= 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from conf.errors import QuarryError, nearest
 from udfs.boxes import BoolArray, FloatArray, IntArray, area_px, sums_at
 
 ErrorSet = Literal["fp", "fn", "false"]
+Side = Literal["fp", "fn"]
 Reduction = Literal["sum", "max", "any"]
 Operator = Literal[">", ">=", "<", "<="]
 
@@ -35,21 +36,32 @@ class ErrorBoxes:
     Attributes:
         boxes_xyxy: (m, 4), px of the original image.
         labels: (m,), class ids.
-        image_wh_px: (m, 2), width and height of the image of every box, px.
-        image_index: (m,), image of every box.
+        image_sizes_px: (n, 2), width and height of all n images.
+        image_index: (m,), image of every box, 0..n-1.
         scores: (m,), 0..1, or None for real ground truth, which has none.
     """
 
     boxes_xyxy: FloatArray
     labels: IntArray
-    image_wh_px: FloatArray
+    image_sizes_px: FloatArray
     image_index: IntArray
     scores: FloatArray | None = None
+
+    @cached_property
+    def image_wh_px(self) -> FloatArray:
+        """(m, 2), width and height of the image of every box, px."""
+        return self.image_sizes_px[self.image_index]
 
     @cached_property
     def area_px(self) -> FloatArray:
         """(m,), px²."""
         return area_px(self.boxes_xyxy)
+
+    @cached_property
+    def area_share(self) -> FloatArray:
+        """(m,), area(b) / area(x), Eq. 3; 0 for a box without area."""
+        image_area = self.image_sizes_px[:, 0] * self.image_sizes_px[:, 1]
+        return self.area_px / image_area[self.image_index]
 
     @cached_property
     def inverse_area(self) -> FloatArray:
@@ -88,6 +100,24 @@ class ErrorSets:
     fn_boxes: ErrorBoxes
     fn: ErrorMass
     n_images: int
+    _sums: dict[tuple[BoxWeight, float, str], FloatArray] = field(default_factory=dict, repr=False)
+
+    def weighted_sum(self, weight: BoxWeight, overlap_power: float, side: Side) -> FloatArray:
+        """(n_images,): sum of `weighted` over the boxes of every image; worked out once for all queries."""
+        key = (weight, overlap_power, side)
+        if key not in self._sums:
+            boxes = self.fp_boxes if side == "fp" else self.fn_boxes
+            values = self.weighted(weight, overlap_power, side)
+            self._sums[key] = sums_at(boxes.image_index, values, self.n_images)
+        return self._sums[key]
+
+    def weighted(self, weight: BoxWeight, overlap_power: float, side: Side) -> FloatArray:
+        """(m,): weight of every box times its mass in an error set, see `Term`."""
+        boxes, mass = (self.fp_boxes, self.fp) if side == "fp" else (self.fn_boxes, self.fn)
+        if overlap_power == 0.0:
+            return weight(boxes) * mass.probability
+        overlap = mass.tp_overlap_px * boxes.inverse_area
+        return weight(boxes) * (overlap if overlap_power == 1.0 else overlap**overlap_power)
 
 
 BoxWeight = Callable[[ErrorBoxes], FloatArray]
@@ -99,7 +129,8 @@ class Term:
 
     Attributes:
         errors: fp, fn, or false = fp and fn.
-        weight: Boxes -> (m,) weight of each, >= 0 and finite; 0 for boxes that do not count.
+        weight: Boxes -> (m,) weight of each, >= 0 and finite; 0 for boxes that do not count. Hashable: equal
+            ones are worked out once.
         overlap_power: Every weight is multiplied by (area shared with true positives / own area) to this
             power; 0 leaves overlap out.
         reduce: `sum`, `max`, or `any`: 1 where any box with a weight above 0 is an error.
@@ -113,27 +144,15 @@ class Term:
     def value(self, sets: ErrorSets) -> FloatArray:
         """(images,): the term's value; its expectation for sums with overlap_power 0 or 1, else outcomes must
         be known."""
-        parts = []
-        if self.errors != "fn":
-            parts.append((sets.fp_boxes.image_index, self._of_boxes(sets.fp_boxes, sets.fp)))
-        if self.errors != "fp":
-            parts.append((sets.fn_boxes.image_index, self._of_boxes(sets.fn_boxes, sets.fn)))
-        total = np.zeros(sets.n_images)
-        for image_index, values in parts:
-            if self.reduce == "sum":
-                total += sums_at(image_index, values, sets.n_images)
-            else:
-                np.maximum.at(total, image_index, values)
-        return (total > 0.0).astype(np.float64) if self.reduce == "any" else total
-
-    def _of_boxes(self, boxes: ErrorBoxes, mass: ErrorMass) -> FloatArray:
-        if self.overlap_power == 0.0:
-            return self.weight(boxes) * mass.probability
-        overlap = mass.tp_overlap_px * boxes.inverse_area
-        values: FloatArray = self.weight(boxes) * (
-            overlap if self.overlap_power == 1.0 else overlap**self.overlap_power
-        )
-        return values
+        sides = [side for side in get_args(Side) if self.errors in (side, "false")]
+        if self.reduce == "sum":
+            sums = [sets.weighted_sum(self.weight, self.overlap_power, side) for side in sides]
+            return sums[0] if len(sums) == 1 else sums[0] + sums[1]
+        largest = np.zeros(sets.n_images)
+        for side in sides:
+            boxes = sets.fp_boxes if side == "fp" else sets.fn_boxes
+            np.maximum.at(largest, boxes.image_index, sets.weighted(self.weight, self.overlap_power, side))
+        return (largest > 0.0).astype(np.float64) if self.reduce == "any" else largest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,8 +165,31 @@ class Comparison:
 
     def value(self, sets: ErrorSets) -> FloatArray:
         """(images,), 0 or 1; outcomes must be known."""
-        right = self.right.value(sets) if isinstance(self.right, Term) else self.right
-        return COMPARE[self.op](self.left.value(sets), right).astype(np.float64)
+        left = self.left.value(sets)
+        right = self.right.value(sets) if isinstance(self.right, Term) else np.float64(self.right)
+        # Sums of decimals such as 3 x 0.1 and 0.3 are equal, whatever binary arithmetic makes of them.
+        size = np.maximum(np.abs(left), np.abs(right))
+        difference = np.where(np.abs(left - right) <= 1e-9 * size, 0.0, left - right)
+        return COMPARE[self.op](difference, 0.0).astype(np.float64)
+
+
+def read_only(sets: ErrorSets) -> ErrorSets:
+    """The same error sets, whose arrays cannot be written to."""
+
+    def frozen(values: Any) -> Any:
+        arrays = {f.name: getattr(values, f.name) for f in fields(values)}
+        views = {name: array.view() for name, array in arrays.items() if isinstance(array, np.ndarray)}
+        for view in views.values():
+            view.setflags(write=False)
+        return replace(values, **views)
+
+    return ErrorSets(
+        fp_boxes=frozen(sets.fp_boxes),
+        fp=frozen(sets.fp),
+        fn_boxes=frozen(sets.fn_boxes),
+        fn=frozen(sets.fn),
+        n_images=sets.n_images,
+    )
 
 
 class KnownErrors(Protocol):
@@ -174,9 +216,13 @@ class Query:
 def with_fixed_weights(queries: Sequence[Query], boxes: ErrorBoxes) -> list[Query]:
     """The queries with their weights on `boxes` worked out once, for use sample after sample."""
 
+    known: dict[BoxWeight, BoxWeight] = {}
+
     def fixed(term: Term) -> Term:
-        weights = term.weight(boxes)
-        return replace(term, weight=lambda _: weights)
+        if term.weight not in known:
+            weights = term.weight(boxes)
+            known[term.weight] = lambda _: weights
+        return replace(term, weight=known[term.weight])
 
     found = []
     for query in queries:
@@ -212,8 +258,8 @@ def unit_weight(boxes: ErrorBoxes) -> FloatArray:
 
 
 def image_fraction(boxes: ErrorBoxes) -> FloatArray:
-    """area(b) / area(x), Eq. 3; 0 for a box without area."""
-    return boxes.area_px / (boxes.image_wh_px[:, 0] * boxes.image_wh_px[:, 1])
+    """area(b) / area(x), Eq. 3."""
+    return boxes.area_share
 
 
 _BUILT_IN_WEIGHTS: dict[str, tuple[BoxWeight, float]] = {

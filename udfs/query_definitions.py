@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +14,7 @@ import numpy as np
 from conf.errors import QuarryError, nearest
 from conf.query_spec import QuerySpec, TermSpec
 from udfs.boxes import FloatArray
-from udfs.queries import Comparison, ErrorSets, Query, Term
+from udfs.queries import Comparison, ErrorSets, Query, Term, read_only
 from udfs.query_weights import FeatureRange, WeightRule
 
 _RANGES = ("area_px", "area", "width", "height", "bottom", "aspect_ratio", "score")
@@ -28,7 +29,8 @@ class PluginRule:
     It sees the errors of a whole batch with known outcomes: `sets.fp.probability` and `sets.fn.probability`
     are 0 or 1 for every box of `sets.fp_boxes` and `sets.fn_boxes`, `tp_overlap_px` is what an error box
     shares with true positives, and `labels` gives the label of a class name. It must return `sets.n_images`
-    finite numbers >= 0, larger is harder, each from its own image's boxes only (`image_index`).
+    finite numbers >= 0, larger is harder, each from its own image's boxes only (`image_index`). All arrays
+    are read-only: other queries see them too.
 
     Attributes:
         query: Name of the query, for messages.
@@ -48,8 +50,8 @@ class PluginRule:
         """
         function = loaded_function(self.function, self.query)
         try:
-            values = np.asarray(function(sets, self.labels), np.float64)
-        except Exception as error:
+            values = np.asarray(function(read_only(sets), self.labels), np.float64)
+        except (Exception, SystemExit) as error:
             raise QuarryError(f"{self._name()} failed: {type(error).__name__}: {error}") from error
         if values.shape != (sets.n_images,):
             raise QuarryError(f"{self._name()} must return shape ({sets.n_images},), got {values.shape}")
@@ -72,7 +74,7 @@ def loaded_function(function: str, query: str) -> Any:
     module_name, name = function.split(":")
     try:
         found = getattr(importlib.import_module(module_name), name, None)
-    except ImportError as error:
+    except (Exception, SystemExit) as error:  # whatever a user's module does when it is imported
         raise QuarryError(
             f"query {query!r}: cannot import {module_name}: {error}; it must be on the Python path here and "
             "on every worker (spark-submit --py-files)"
@@ -80,6 +82,19 @@ def loaded_function(function: str, query: str) -> Any:
     if not callable(found):
         raise QuarryError(f"query {query!r}: module {module_name} has no function {name!r}")
     return found
+
+
+def definition_text(name: str, spec: QuerySpec) -> str:
+    """All that a query's values depend on, as text: its definition, and the source of a Python function's
+    module.
+
+    Raises:
+        QuarryError: The Python function cannot be loaded.
+    """
+    text = spec.model_dump_json(exclude={"description"})
+    if spec.python is None:
+        return text
+    return text + inspect.getsource(inspect.getmodule(loaded_function(spec.python, name)) or object)
 
 
 def defined_query(name: str, spec: QuerySpec, labels: Mapping[str, int]) -> Query:

@@ -183,7 +183,7 @@ def _estimated(
         return Hardness(value=empty, std_error=empty, estimator=empty.astype(np.int8))
     parts = [
         _hardness(detections.images(*run), [member.images(*run) for member in members], queries, request)
-        for run in _runs([detections, *members])
+        for run in _runs([detections, *members], request.n_samples)
     ]
     return Hardness(
         value=np.concatenate([part.value for part in parts], axis=1),
@@ -211,11 +211,12 @@ def _hardness(
     return judge(scenes, queries, **options)
 
 
-def _runs(batches: Sequence[DetectionBatch]) -> Iterator[tuple[int, int]]:
+def _runs(batches: Sequence[DetectionBatch], n_samples: int) -> Iterator[tuple[int, int]]:
     pairs = np.cumsum(np.sum([np.diff(batch.offsets) for batch in batches], axis=0) ** 2)
+    most_pairs = _MAX_PAIRS * 10 // max(10, n_samples)
     start = 0
     while start < len(pairs):
-        limit = (pairs[start - 1] if start else 0) + _MAX_PAIRS
+        limit = (pairs[start - 1] if start else 0) + most_pairs
         stop = max(start + 1, int(np.searchsorted(pairs, limit, side="right")))
         yield start, stop
         start = stop

@@ -10,7 +10,7 @@ from udfs.committee import Committee
 from udfs.matching import Matcher
 from udfs.queries import Query, queries_named
 from udfs.score_calibration import ScoreCalibration
-from udfs.uncertainty_baselines import Head, check_baselines
+from udfs.uncertainty_baselines import BASELINES, Head, check_baselines
 
 Estimator = Literal["exact", "monte_carlo"]
 
@@ -58,6 +58,9 @@ class ScoreRequest:
     def __post_init__(self) -> None:
         self.resolved_queries()
         check_baselines(self.baselines)
+        for query in self.defined:
+            if query.name in BASELINES:
+                raise QuarryError(f"score.define.{query.name}: a baseline has this name; choose another")
         for name, kind in (("estimator", Estimator), ("matcher", Matcher), ("head", Head)):
             if getattr(self, name) not in get_args(kind):
                 raise QuarryError(f"{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}")
@@ -69,7 +72,7 @@ class ScoreRequest:
         }
         for condition, holds in ranges.items():
             if not holds:
-                raise QuarryError(f"expected {condition}, got {self}")
+                raise QuarryError(f"expected {condition}")
 
     def resolved_queries(self) -> tuple[Query, ...]:
         """The queries in the order of their names."""

@@ -116,7 +116,7 @@ def detection_boxes(detections: DetectionBatch) -> ErrorBoxes:
     return ErrorBoxes(
         boxes_xyxy=detections.boxes_xyxy,
         labels=detections.labels,
-        image_wh_px=detections.image_wh_px[detections.image_index],
+        image_sizes_px=detections.image_wh_px,
         image_index=detections.image_index,
         scores=detections.scores,
     )

@@ -68,6 +68,6 @@ def _truth_boxes(truth: TruthBatch, detections: DetectionBatch) -> ErrorBoxes:
     return ErrorBoxes(
         boxes_xyxy=truth.boxes_xyxy,
         labels=truth.labels,
-        image_wh_px=detections.image_wh_px[truth.image_index],
+        image_sizes_px=detections.image_wh_px,
         image_index=truth.image_index,
     )

@@ -50,13 +50,13 @@ def test_all_bad_queries_are_told_at_once(tmp_path: Path) -> None:
     assert all(f"score.define.q{i}" in str(caught.value) for i in range(len(BAD)))
 
 
-@pytest.mark.parametrize("name", ["total_fp", "bad name", "1st"])
+@pytest.mark.parametrize("name", ["total_fp", "Total_FP", "image_id", "bad name", "1st"])
 def test_bad_names_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(QuarryError, match=repr(name)):
         load_settings(overrides=[_file(tmp_path, f"'{name}': {{errors: fn}}")])
 
 
-def test_shipped_queries_join_the_built_in_ones() -> None:
+def test_shipped_queries_join_the_built_in_ones(tmp_path: Path) -> None:
     settings = load_settings(overrides=["score.query_file=street"]).score
     assert len(settings.queries) == 9 + len(settings.define) == 14
     assert settings.define["priced_errors"].errors == "false"
@@ -64,6 +64,8 @@ def test_shipped_queries_join_the_built_in_ones() -> None:
     assert chosen.queries == ("total_fp",)
     with pytest.raises(QuarryError, match="no such file; shipped ones: street"):
         load_settings(overrides=["score.query_file=streat"])
+    with pytest.raises(QuarryError, match="'q' is written twice, again in line 2"):
+        load_settings(overrides=[_file(tmp_path, "q: {errors: fn}\nq: {errors: fp}")])
 
 
 def test_one_name_has_one_definition(tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ def test_a_ranking_is_called_after_its_method(session: SparkSession, tmp_path: P
     run.store.merge(HARDNESS, frame.withColumns(constant).select(*HARDNESS.column_names))
     model = Model(model_id="m", name="m", classes={1: "car"}, head="softmax")
     held_out = session.createDataFrame([("1",), ("2",), ("4",)], "image_id STRING")
+    held_out = held_out.withColumn("detected_ts", F.timestamp_seconds(F.lit(0)))
     found = {(r["query"], r.image_id): r for r in rankings(run, held_out, model, scoring, 0).collect()}
     assert set(found) == {(query, image) for query in scoring.queries for image in "12"}
     row = found["total_fn", "1"].asDict()

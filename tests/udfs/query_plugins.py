@@ -30,3 +30,9 @@ def negative(sets: ErrorSets, labels: Mapping[str, int]) -> FloatArray:
 def fails(sets: ErrorSets, labels: Mapping[str, int]) -> FloatArray:
     """Raises."""
     return np.full(sets.n_images, 1 // 0)
+
+
+def overwrites(sets: ErrorSets, labels: Mapping[str, int]) -> FloatArray:
+    """Writes into what other queries read."""
+    sets.fp.probability[:] = 0.0
+    return np.zeros(sets.n_images)

@@ -169,6 +169,7 @@ def test_sums_off_the_grid_have_no_exact_form() -> None:
         ("tests.udfs.query_plugins:wrong_shape", r"must return shape \(1,\)"),
         ("tests.udfs.query_plugins:negative", ">= 0"),
         ("tests.udfs.query_plugins:fails", "ZeroDivisionError"),
+        ("tests.udfs.query_plugins:overwrites", "read-only"),
     ],
 )
 def test_a_plugins_output_is_checked(function: str, message: str) -> None:
@@ -189,3 +190,41 @@ def test_a_plugins_output_is_checked(function: str, message: str) -> None:
 def test_bad_definitions_name_key_and_reason(spec: dict, message: str) -> None:
     with pytest.raises(QuarryError, match=message):
         defined({"mine": spec})
+
+
+def _alone(detections: list[Box], queries: tuple[Query, ...]) -> np.ndarray:
+    return exact_hardness(parsed([detections])[0], queries, **OPTIONS).value[:, 0]
+
+
+def test_an_image_has_a_grid_of_its_own() -> None:
+    spec = {
+        "compare": {
+            "left": {"errors": "fn", "weight": {"area_px": 1}},
+            "op": ">",
+            "right": {"errors": "fp", "weight": {"area_px": 1}},
+        }
+    }
+    queries = defined({"larger_misses": spec})
+    whole = [box((0, 0, 10, 10), score=0.7), box((30, 0, 40, 20), score=0.3)]
+    odd = [box((0, 0, 10.123456, 10.1), score=0.7), box((30, 0, 40, 20.7654321), score=0.3)]
+    both = exact_hardness(parsed([whole, odd, []])[0], queries, **OPTIONS)
+    assert both.estimator[0].tolist() == [EXACT, MONTE_CARLO, EXACT]
+    assert both.value[0, 0] == _alone(whole, queries)[0] == pytest.approx(0.3)
+
+
+def test_small_weights_are_not_rounded_away() -> None:
+    power = {"weight": {"area": 3}}
+    spec = {"compare": {"left": {"errors": "fn", **power}, "op": ">", "right": {"errors": "fp", **power}}}
+    tiny = [box((0, 0, 1, 1), score=0.3), box((50, 50, 51, 51), score=1.0)]
+    hardness = exact_hardness(parsed([tiny])[0], defined({"cubes": spec}), **OPTIONS, n_samples=2000, seed=1)
+    assert hardness.estimator[0, 0] == MONTE_CARLO
+    assert hardness.value[0, 0] == pytest.approx(0.3, abs=0.05)
+
+
+def test_sums_of_decimals_tie_as_written() -> None:
+    price = {"weight": {"price": {"*": 0.1}}}
+    spec = {"compare": {"left": {"errors": "fn", **price}, "op": ">", "value": 0.3}}
+    three = [box((20 * i, 0, 20 * i + 10, 10), score=0.4) for i in range(3)]
+    queries = defined({"dear": spec})
+    assert _alone(three, queries)[0] == 0.0
+    assert supervised_hardness(*parsed([[]], [three]), queries, **OPTIONS)[0, 0] == 0.0

@@ -12,7 +12,7 @@ from udfs.query_weights import FeatureRange, WeightRule
 BOXES = ErrorBoxes(
     boxes_xyxy=np.array([[20, 40, 40, 90], [150, 10, 170, 20], [60, 50, 60, 80], [-10, 0, 10, 30.0]]),
     labels=np.array([1, 2, 1, 3]),
-    image_wh_px=np.array([[200.0, 100.0]] * 4),
+    image_sizes_px=np.array([[200.0, 100.0]]),
     image_index=np.zeros(4, np.int64),
     scores=np.array([0.9, 0.6, 0.5, 0.7]),
 )
@@ -57,7 +57,7 @@ def test_weights_are_finite_and_not_negative(
             (np.minimum(raw[:, :2], raw[:, 2:]), np.maximum(raw[:, :2], raw[:, 2:])), 1
         ),
         labels=np.ones(len(raw), np.int64),
-        image_wh_px=np.full((len(raw), 2), 100.0),
+        image_sizes_px=np.full((1, 2), 100.0),
         image_index=np.zeros(len(raw), np.int64),
     )
     weights = WeightRule(powers=((feature, power),))(boxes)
