@@ -38,7 +38,7 @@ from udfs.score import HARDNESS_SCHEMA
 from udfs.score_request import ScoreRequest
 
 QUERIES = ScoreSettings().queries
-COLUMNS = ("image_id", "model_id", "width", "height", "detections")
+COLUMNS = ("image_id", "width", "height", "detections")
 WARM_UP_RUNS = 5  # of small jobs, until Java has compiled what they use
 Step = Callable[[DataFrame], DataFrame]
 

@@ -90,11 +90,12 @@ def without_hardness(detections: DataFrame, scored: DataFrame, names: Sequence[s
 
 
 def complete_hardness_rows(
-    rows: DataFrame, method: str, digest: str, query_hash: Column, eta: float, run: Run
+    rows: DataFrame, model_id: str, method: str, digest: str, query_hash: Column, eta: float, run: Run
 ) -> DataFrame:
     """Adds what is the same for all rows of a run, in schema order."""
     return rows.withColumns(
         {
+            "model_id": F.lit(model_id),
             "method": F.lit(method),
             "eta": F.lit(float(eta)),
             "settings_hash": F.lit(digest),

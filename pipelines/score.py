@@ -29,6 +29,7 @@ from pipelines.run import Run
 from pipelines.score_inputs import detections_of, require_known_queries, score_request, with_members
 from schemas.tables import GROUND_TRUTH, HARDNESS
 from udfs.committee import Committee, member_column
+from udfs.detection_batch import field_column
 from udfs.score import HARDNESS_SCHEMA, score_batches
 from udfs.score_calibration import FOLD_COLUMN
 from udfs.score_request import ScoreRequest
@@ -171,7 +172,7 @@ def score_by(run: Run, model: Model, plan: ScorePlan, settings: ScoreSettings) -
         if chosen
     ]
     rows = reduce(DataFrame.unionByName, parts).transform(
-        complete_hardness_rows, plan.method, plan.digest, query_hash, settings.eta, run
+        complete_hardness_rows, model.model_id, plan.method, plan.digest, query_hash, settings.eta, run
     )
     rows = rows.persist(StorageLevel.DISK_ONLY)
     n_rows = rows.count()
@@ -200,13 +201,14 @@ def add_hardness(detections: DataFrame, request: ScoreRequest) -> DataFrame:
     needs_logits = bool(request.baselines) and request.head == "softmax"
     fields = (*_BOX_FIELDS, "logits") if needs_logits else _BOX_FIELDS
     members = () if request.committee is None else request.committee.label_maps
+    # Lists of single fields: Spark reads no other field from the files and builds no structs.
     lists = [
-        # Unlike a lambda over structs, this lets Spark read only these fields of the files.
-        F.arrays_zip(*[F.col(f"{name}.{field}").alias(field) for field in fields]).alias(name)
+        F.col(f"{name}.{field}").alias(field_column(name, field))
         for name in ("detections", *map(member_column, range(len(members))))
+        for field in fields
     ]
     folds = () if request.calibration is None else (FOLD_COLUMN,)
-    slim = detections.select("image_id", "model_id", "width", "height", *folds, *lists)
+    slim = detections.select("image_id", "width", "height", *folds, *lists)
     return slim.mapInArrow(partial(score_batches, request=request), from_arrow_schema(HARDNESS_SCHEMA))
 
 

@@ -44,7 +44,6 @@ def held_out_truth(run: Run, model: Model) -> DataFrame:
     needed = F.arrays_zip(*[F.col(f"detections.{field}").alias(field) for field in _NEEDED])
     return joined.select(
         "image_id",
-        "model_id",
         "width",
         "height",
         needed.alias("detections"),
@@ -64,5 +63,7 @@ def write_true_hardness(
     supervised = todo.drop("ts", "detected_ts").mapInArrow(
         partial(supervise_batches, request=request), from_arrow_schema(HARDNESS_SCHEMA)
     )
-    rows = supervised.transform(complete_hardness_rows, GROUND_TRUTH, digest, query_hash, scoring.eta, run)
+    rows = supervised.transform(
+        complete_hardness_rows, model.model_id, GROUND_TRUTH, digest, query_hash, scoring.eta, run
+    )
     run.store.merge(HARDNESS, rows, only=partition_condition(model.model_id, request.queries, alias="t."))

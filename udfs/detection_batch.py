@@ -221,6 +221,28 @@ class _Lists(NamedTuple):
     structs: pa.StructArray
 
 
+def field_column(name: str, field: str) -> str:
+    """Name of the column that holds the lists of one field of `name`, for `with_structs`."""
+    return f"{name}:{field}"
+
+
+def with_structs(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with columns `name:field`, lists of equal lengths, joined to one column of lists of structs
+    per `name`; values are not copied. Other columns stay."""
+    fields: dict[str, list[str]] = {}
+    for column in batch.schema.names:
+        name, separator, field = column.partition(":")
+        if separator:
+            fields.setdefault(name, []).append(field)
+    columns = {column: batch.column(column) for column in batch.schema.names if ":" not in column}
+    for name, parts in fields.items():
+        lists = [batch.column(field_column(name, part)) for part in parts]
+        offsets = np.concatenate(([0], np.cumsum(pc.list_value_length(lists[0]).to_numpy())))
+        structs = pa.StructArray.from_arrays([column.flatten() for column in lists], names=parts)
+        columns[name] = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), structs)
+    return pa.RecordBatch.from_pydict(columns)
+
+
 def with_labels(boxes: Ragged, labels: Sequence[int] | None) -> Ragged:
     """Only the boxes of the given classes; None keeps all.
 
@@ -274,7 +296,7 @@ def _numbers(
     if field.null_count:
         missing = field.is_null().to_numpy(zero_copy_only=False)
         raise QuarryError(f"image {_image_of(missing, offsets, image_ids)!r}: a {what} has no {name}")
-    values: FloatArray = field.to_numpy(zero_copy_only=False).astype(np.float64)
+    values: FloatArray = field.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
     return values
 
 

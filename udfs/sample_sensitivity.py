@@ -25,7 +25,7 @@ def sensitivity_rows(images: pa.Table, request: ScoreRequest, sample_sizes: Sequ
     An image's samples are the same whatever N is, so N samples are the first N of one long run.
 
     Args:
-        images: Columns image_id, model_id, width, height, detections and boxes, a row an image, n >= 1.
+        images: Columns image_id, width, height, detections and boxes, a row an image, n >= 1.
         request: Queries and thresholds; its estimator and n_samples stand for the exact value only.
         sample_sizes: Numbers of samples N, each >= 1.
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-from conf.errors import QuarryError
 from udfs.boxes import FloatArray
 from udfs.committee import (
     exact_committee_hardness,
@@ -15,7 +14,7 @@ from udfs.committee import (
     member_column,
     monte_carlo_committee_hardness,
 )
-from udfs.detection_batch import DetectionBatch, TruthBatch, with_labels
+from udfs.detection_batch import DetectionBatch, TruthBatch, with_labels, with_structs
 from udfs.exact_score_sampling import exact_hardness
 from udfs.matching import match_detections
 from udfs.monte_carlo_score_sampling import ESTIMATORS, EXACT, Hardness, monte_carlo_hardness
@@ -28,7 +27,6 @@ from udfs.uncertainty_baselines import uncertainty_baselines
 HARDNESS_SCHEMA = pa.schema(
     [
         pa.field("image_id", pa.string()),
-        pa.field("model_id", pa.string()),
         pa.field("query", pa.string()),
         pa.field("hardness", pa.float64()),
         pa.field("std_error", pa.float64()),
@@ -40,7 +38,6 @@ HARDNESS_SCHEMA = pa.schema(
 MATCH_SCHEMA = pa.schema(
     [
         pa.field("image_id", pa.string()),
-        pa.field("model_id", pa.string()),
         pa.field("detection_id", pa.string()),
         pa.field("label", pa.int32()),
         pa.field("score", pa.float64()),
@@ -57,8 +54,8 @@ def score_batches(batches: Iterator[pa.RecordBatch], request: ScoreRequest) -> I
     """Hardness of every image without ground truth.
 
     Args:
-        batches: Columns image_id, model_id, width, height, detections; any number of rows. With a committee
-            also `member_0` and so on, the members' detections.
+        batches: Columns image_id, width, height, detections (or its fields, see `with_structs`);
+            any number of rows. With a committee also `member_0` and so on, the members' detections.
         request: Queries, baselines and thresholds.
 
     Yields:
@@ -70,7 +67,7 @@ def score_batches(batches: Iterator[pa.RecordBatch], request: ScoreRequest) -> I
     Raises:
         QuarryError: Bad input; the message names the image.
     """
-    for batch in batches:
+    for batch in map(with_structs, batches):
         detections = DetectionBatch.from_arrow(batch)
         if request.calibration is not None:
             detections = with_presence(detections, batch, request.calibration)
@@ -146,7 +143,6 @@ def match_batches(batches: Iterator[pa.RecordBatch], request: ScoreRequest) -> I
         yield pa.RecordBatch.from_arrays(
             [
                 detections.image_ids.take(images),
-                _model_ids(batch).take(images),
                 no_ids if ids is None else ids.cast(pa.string()).take(pa.array(rows)),
                 pa.array(detections.labels[rows].astype(np.int32)),
                 pa.array(detections.scores[rows]),
@@ -246,15 +242,8 @@ def _hardness_rows(
 def _keys(batch: pa.RecordBatch, names: Sequence[str]) -> list[pa.Array]:
     n_images = batch.num_rows
     if not names:
-        return [pa.array([], pa.string())] * 3
+        return [pa.array([], pa.string())] * 2
     return [
         pa.concat_arrays([batch.column("image_id").cast(pa.string())] * len(names)),
-        pa.concat_arrays([_model_ids(batch)] * len(names)),
         pa.array(list(names), pa.string()).take(pa.array(np.repeat(np.arange(len(names)), n_images))),
     ]
-
-
-def _model_ids(batch: pa.RecordBatch) -> pa.Array:
-    if "model_id" not in batch.schema.names:
-        raise QuarryError(f"column 'model_id' is missing; got {', '.join(batch.schema.names)}")
-    return batch.column("model_id").cast(pa.string())

@@ -146,7 +146,12 @@ def test_tables_of_detections_are_imported_too(run: Run, tmp_path: Path) -> None
     counts = import_detections(third, parquet)
     assert (counts["images"], counts["boxes"], counts["quarantined"]) == (2, 0, 1)
     assert "label_name 'vehicle'" in rows(third.store.root, "quarantine")[0]["message"]
-    assert import_detections(third, replace(parquet, classes=("vehicle",)))["boxes"] == 2
+    corrected = replace(parquet, classes=("vehicle",))
+    with pytest.raises(
+        QuarryError, match="--model-name theirs: .*other classes.*car, van, cone; now vehicle"
+    ):
+        import_detections(third, corrected)
+    assert import_detections(third, replace(corrected, model_name="corrected"))["boxes"] == 2
     assert {row["image_id"] for row in rows(third.store.root, "detections")} == {
         "known.jpg",
         "new/b.jpg",
