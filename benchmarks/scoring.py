@@ -40,6 +40,7 @@ from udfs.score_request import ScoreRequest
 QUERIES = ScoreSettings().queries
 COLUMNS = ("image_id", "width", "height", "detections")
 WARM_UP_RUNS = 5  # of small jobs, until Java has compiled what they use
+MOST_GENERATED = 1_000_000
 Step = Callable[[DataFrame], DataFrame]
 
 
@@ -107,12 +108,14 @@ def sizes_compared(session: SparkSession, folder: Path, args: argparse.Namespace
     """Time per image and worker memory of scoring for every size, rising, `args.repeats` times in turn.
 
     `fixed_s`, the time of the same job on one image, is taken off `net_us_per_image` and left in
-    `us_per_image`. Memory is that of the first turn: reused workers carry later turns' memory along.
+    `us_per_image`. Sizes above `MOST_GENERATED` read the files of that many images again and again, under
+    other names. Memory is that of the first turn: reused workers carry later turns' memory along.
     """
     score = _scoring(args)
     sizes = sorted(args.sizes)
     for size in (1, *sizes):
-        write_detections(session, folder / f"size-{size}", size, args.seed)
+        write_detections(session, folder / f"size-{size}", min(size, MOST_GENERATED), args.seed)
+        repeat_files(folder / f"size-{size}", size // MOST_GENERATED)
     for _ in range(WARM_UP_RUNS):
         job_seconds(session, folder / f"size-{sizes[0]}", score)
     runs: dict[int, list[float]] = {size: [] for size in (1, *sizes)}
@@ -133,6 +136,13 @@ def sizes_compared(session: SparkSession, folder: Path, args: argparse.Namespace
         }
         for size, times_s in runs.items()
     ]
+
+
+def repeat_files(lake: Path, times: int) -> None:
+    """Hard links every file of a folder until each is there `times` times."""
+    for file in sorted(lake.glob("*.parquet")):
+        for turn in range(1, times):
+            os.link(file, file.with_name(f"{turn}-{file.name}"))
 
 
 def main() -> None:
