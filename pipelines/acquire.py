@@ -37,23 +37,8 @@ def acquire(
     Raises:
         QuarryError: The query was not scored, or nothing is left to label.
     """
-    scored = run.store.require(HARDNESS, made_by="score").where(F.col("model_id") == model.model_id)
     method = settings.method or estimator
-    candidates = scored.where((F.col("query") == settings.query) & F.col("method").isin(method, BASELINE))
-    detected = detections_of(run, model).select("image_id", F.col("ts").alias("detected_ts"))
-    candidates = candidates.join(detected, "image_id").where("ts >= detected_ts")
-    if candidates.isEmpty():
-        known = scored.select("query", "method").distinct().limit(1000).collect()
-        methods = sorted({row.method for row in known if row["query"] == settings.query} - {GROUND_TRUTH})
-        if methods:
-            raise QuarryError(
-                f"acquire.method: {settings.query!r} was scored by {', '.join(methods)}, not by {method!r} "
-                "since the images were last detected"
-            )
-        raise QuarryError(
-            f"acquire.query: {settings.query!r} was not scored; "
-            f"{nearest(settings.query, [row['query'] for row in known])}"
-        )
+    candidates = ranked_images(run, model, settings.query, method)
     pool = candidates.transform(not_labeled_for_training, run).select("image_id", "hardness")
     n_pool = pool.count()
     if n_pool == 0:
@@ -80,6 +65,30 @@ def acquire(
     rows = rows.select(*ACQUISITION.column_names)
     run.store.replace(ACQUISITION, rows, where=f"cycle_id = {sql_literal(cycle_id)}")
     return dict.fromkeys(strategies, budget)
+
+
+def ranked_images(run: Run, model: Model, query: str, method: str) -> DataFrame:
+    """Rows of `hardness` that rank images for a query: not older than the detections they speak of.
+
+    Raises:
+        QuarryError: There is none; the message has what there is.
+    """
+    scored = run.store.require(HARDNESS, made_by="score").where(F.col("model_id") == model.model_id)
+    candidates = scored.where((F.col("query") == query) & F.col("method").isin(method, BASELINE))
+    detected = detections_of(run, model).select("image_id", F.col("ts").alias("detected_ts"))
+    candidates = candidates.join(detected, "image_id").where("ts >= detected_ts")
+    if candidates.isEmpty():
+        known = scored.select("query", "method").distinct().limit(1000).collect()
+        methods = sorted({row.method for row in known if row["query"] == query} - {GROUND_TRUTH})
+        if methods:
+            raise QuarryError(
+                f"acquire.method: {query!r} was scored by {', '.join(methods)}, not by {method!r} "
+                "since the images were last detected"
+            )
+        raise QuarryError(
+            f"acquire.query: {query!r} was not scored; {nearest(query, [row['query'] for row in known])}"
+        )
+    return candidates
 
 
 def not_labeled_for_training(candidates: DataFrame, run: Run) -> DataFrame:

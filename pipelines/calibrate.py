@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from conf.settings import CalibrationSettings, ScoreSettings
 from pipelines.models import Model
+from pipelines.one_table import one_table
 from pipelines.reliability import detection_matches
 from pipelines.run import Run
 from pipelines.score_inputs import score_request
@@ -115,13 +116,9 @@ def fit_in_one_task(matches: DataFrame, settings: CalibrationSettings) -> DataFr
     """
     assert settings.method != "none"
     fit = partial(_calibration_row, n_folds=settings.folds, method=settings.method)
-
-    def fit_group(table: pa.Table) -> pa.Table:
-        return fit(table)
-
     columns = ("label", "score", "is_true_positive", FOLD_COLUMN)
     one_group = matches.select(*columns, F.lit(settings.method).alias("method"))
-    return one_group.groupBy("method").applyInArrow(fit_group, "calibration STRING")
+    return one_group.groupBy("method").applyInArrow(one_table(fit), "calibration STRING")
 
 
 def with_calibration_folds(detections: DataFrame, folds: DataFrame) -> DataFrame:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial, reduce
 
-import pyarrow as pa
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -14,6 +13,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from conf.errors import QuarryError
 from conf.settings import EvaluateSettings, ScoreSettings
 from pipelines.models import Model
+from pipelines.one_table import one_table
 from pipelines.rankings import rankings
 from pipelines.reliability import detection_matches, reliability_bins, reliability_rows
 from pipelines.run import Run
@@ -54,9 +54,10 @@ def evaluate(
     if n_labeled > settings.bootstrap_images and n_resamples:
         n_resamples = 0
         run.tell(f"no intervals: more images than evaluate.bootstrap_images ({settings.bootstrap_images:,})")
-    write_true_hardness(run, truth, model, score_request(model, scoring, seed), scoring)
+    request = score_request(model, scoring, seed)
+    write_true_hardness(run, truth, model, request, scoring)
     ranked = rankings(run, truth, model, scoring, seed).persist(StorageLevel.DISK_ONLY)
-    parts = _measurements(truth, ranked, model, scoring, settings, n_resamples, seed)
+    parts = _measurements(truth, ranked, model, request, settings, n_resamples)
     metrics = reduce(DataFrame.unionByName, parts)
     metrics = metrics.withColumns({"cycle_id": F.lit(cycle_id), "model_id": F.lit(model.model_id)})
     metrics = metrics.select(*METRICS.column_names).persist(StorageLevel.DISK_ONLY)
@@ -73,19 +74,17 @@ def _measurements(
     truth: DataFrame,
     ranked: DataFrame,
     model: Model,
-    scoring: ScoreSettings,
+    request: ScoreRequest,
     settings: EvaluateSettings,
     n_resamples: int,
-    seed: int,
 ) -> list[DataFrame]:
-    request = score_request(model, scoring, seed)
     matches = truth.transform(detection_matches, request)
     bins = matches.transform(reliability_bins, settings.calibration_bins, model.classes)
     parts = [
-        ranked.transform(rank_each, settings, n_resamples, seed),
-        ranked.transform(query_likeness, scoring.queries),
+        ranked.transform(rank_each, settings, n_resamples, request.seed),
+        ranked.transform(query_likeness, request.queries),
         bins.transform(reliability_rows),
-        truth.transform(detector_precision, model, settings.max_ap_images, seed),
+        truth.transform(detector_precision, model, settings.max_ap_images, request.seed),
     ]
     if settings.sample_sizes:
         parts.append(truth.transform(sample_sensitivity, request, settings))
@@ -151,13 +150,3 @@ def detector_precision(truth: DataFrame, model: Model, most_images: int, seed: i
     columns = ("image_id", "width", "height", "detections", "boxes")
     one_group = sample.select(*columns).groupBy()
     return one_group.applyInArrow(one_table(measure), from_arrow_schema(METRIC_SCHEMA))
-
-
-def one_table(calculation: Callable[[pa.Table], pa.Table]) -> Callable[[pa.Table], pa.Table]:
-    """The calculation as `applyInArrow` takes it."""
-
-    # Spark counts the arguments and reads the annotations of the function it is given: a partial has others.
-    def group(table: pa.Table) -> pa.Table:
-        return calculation(table)
-
-    return group

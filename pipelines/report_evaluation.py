@@ -6,7 +6,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from conf.settings import ScoreSettings
-from pipelines.evaluate import one_table
+from pipelines.one_table import one_table
 from pipelines.rankings import rankings
 from pipelines.report_queries import query_histograms
 from pipelines.report_source import ReportSource

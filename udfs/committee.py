@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from udfs.boxes import FloatArray, IntArray
 from udfs.detection_batch import DetectionBatch
 from udfs.exact_score_sampling import exact_hardness
 from udfs.image_random import image_keys, image_uniforms
-from udfs.matching import Matcher
 from udfs.monte_carlo_score_sampling import Hardness, hardness_of_samples, sampled_values
 from udfs.queries import Query
 
@@ -84,44 +83,19 @@ def judged_by(
 
 
 def exact_committee_hardness(
-    scenes: Sequence[DetectionBatch],
-    queries: Sequence[Query],
-    *,
-    eta: float,
-    iou_threshold: float,
-    matcher: Matcher,
-    max_component: int,
-    n_samples: int,
-    seed: int,
+    scenes: Sequence[DetectionBatch], queries: Sequence[Query], **options: Any
 ) -> Hardness:
     """Mean over members of the exact expectation against each.
 
     Args:
         scenes: `judged_by` of every member.
         queries: Queries to evaluate.
-        eta: Confirmation threshold.
-        iou_threshold: t.
-        matcher: `coco` or `hungarian`.
-        max_component: As in `exact_hardness`, which has the other arguments too.
-        n_samples: Samples where there is no exact form.
-        seed: Of those samples.
+        **options: Keyword arguments of `exact_hardness`.
 
     Returns:
         Values; the estimator is that of the least exact member.
     """
-    parts = [
-        exact_hardness(
-            scene,
-            queries,
-            eta=eta,
-            iou_threshold=iou_threshold,
-            matcher=matcher,
-            max_component=max_component,
-            n_samples=n_samples,
-            seed=seed,
-        )
-        for scene in scenes
-    ]
+    parts = [exact_hardness(scene, queries, **options) for scene in scenes]
     n = len(parts)
     return Hardness(
         value=np.sum([part.value for part in parts], axis=0) / n,
@@ -134,27 +108,21 @@ def monte_carlo_committee_hardness(
     scenes: Sequence[DetectionBatch],
     queries: Sequence[Query],
     *,
-    eta: float,
-    iou_threshold: float,
-    matcher: Matcher,
     n_samples: int,
     seed: int,
+    **options: Any,
 ) -> Hardness:
-    """Mean over samples that draw a member, then its pseudo ground truth; arguments as for the exact form."""
-    by_member = np.stack(
-        [
-            sampled_values(
-                scene,
-                queries,
-                eta=eta,
-                iou_threshold=iou_threshold,
-                matcher=matcher,
-                n_samples=n_samples,
-                seed=seed,
-            )
-            for scene in scenes
-        ]
-    )
+    """Mean over samples that draw a member, then its pseudo ground truth.
+
+    Args:
+        scenes: `judged_by` of every member.
+        queries: Queries to estimate.
+        n_samples: Samples per image, >= 1.
+        seed: With the image id, all that the samples depend on.
+        **options: Further keyword arguments of `sampled_values`.
+    """
+    options |= {"n_samples": n_samples, "seed": seed}
+    by_member = np.stack([sampled_values(scene, queries, **options) for scene in scenes])
     drawn = _drawn_members(scenes[0], len(scenes), n_samples, seed)  # (samples, images)
     samples = np.take_along_axis(by_member, drawn[None, :, None], axis=0)[0]
     return hardness_of_samples(samples)

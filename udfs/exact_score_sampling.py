@@ -106,14 +106,16 @@ class _Expectation:
     def of(
         cls, overlaps: SelfOverlaps, queries: Sequence[Query], matcher: Matcher, max_component: int
     ) -> _Expectation:
+        """All components of the batch worked out, those that are too large left open."""
         presence, confirmed = overlaps.presence, overlaps.is_confirmed
         # A confirmed box without area matches nothing.
         tp = np.where(confirmed & (overlaps.area_px > 0.0), presence, 0.0)
         outcome, inner = Outcome(confirmed - tp, tp, presence - tp), None
         combinable = [query for query in queries if is_combinable(query)]
-        parts: dict[str, list[ComponentValues]] = {
-            query.name: [stack_values(query, overlaps, single_stack(overlaps))] for query in combinable
-        }
+        parts: dict[str, list[ComponentValues]] = {}
+        if combinable:
+            singles = single_stack(overlaps)
+            parts = {query.name: [stack_values(query, overlaps, singles)] for query in combinable}
         if (overlaps.component_size > 1).any():
             inner = InnerOverlap(np.zeros(len(tp), bool), np.zeros(len(tp)), np.zeros(len(tp)))
             for stack in enumerated_stacks(overlaps, matcher, max_component):

@@ -79,25 +79,25 @@ def test_uri_of_another_file_system(tmp_path: Path) -> None:
     assert describe_detector(DetectorSettings(weights="memory://models/b.pt")).model_id == remote.model_id
 
 
-def refused(match: str, **settings: Any) -> None:
+def assert_refused(match: str, **settings: Any) -> None:
     with pytest.raises(QuarryError, match=match) as caught:
         load_detector(DetectorSettings(**settings), "cpu")
     assert "\n" not in str(caught.value)
 
 
 def test_missing_and_foreign_files(tmp_path: Path) -> None:
-    refused("cannot read detector weights .*none.pt: No such file", weights=str(tmp_path / "none.pt"))
-    refused("cannot read detector weights", weights="memory://models/none.pt")
-    refused("cannot open nosuch://", weights="nosuch://x/y.pt")
+    assert_refused("cannot read detector weights .*none.pt: No such file", weights=str(tmp_path / "none.pt"))
+    assert_refused("cannot read detector weights", weights="memory://models/none.pt")
+    assert_refused("cannot open nosuch://", weights="nosuch://x/y.pt")
     (tmp_path / "noise.pt").write_bytes(np.random.default_rng(5).bytes(5000))
-    refused("not a checkpoint", weights=str(tmp_path / "noise.pt"))
+    assert_refused("not a checkpoint", weights=str(tmp_path / "noise.pt"))
     (tmp_path / "empty.pt").write_bytes(b"")
-    refused("not a checkpoint", weights=str(tmp_path / "empty.pt"))
+    assert_refused("not a checkpoint", weights=str(tmp_path / "empty.pt"))
     whole = Path(save_random(tmp_path / "a.pt")).read_bytes()
     (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
-    refused("not a checkpoint", weights=str(tmp_path / "cut.pt"))
+    assert_refused("not a checkpoint", weights=str(tmp_path / "cut.pt"))
     torch.save([1, 2], tmp_path / "list.pt")
-    refused("expected a Quarry checkpoint or a state dict", weights=str(tmp_path / "list.pt"))
+    assert_refused("expected a Quarry checkpoint or a state dict", weights=str(tmp_path / "list.pt"))
 
 
 class _Touch:
@@ -117,7 +117,7 @@ def test_code_in_a_pickle_is_never_run(tmp_path: Path) -> None:
     torch.save({"format": "quarry-detector", "weights": _Touch(trace)}, buffer)
     (tmp_path / "zip.pt").write_bytes(buffer.getvalue())
     for name in ("plain.pt", "zip.pt"):
-        refused("not a checkpoint of tensors and plain values", weights=str(tmp_path / name))
+        assert_refused("not a checkpoint of tensors and plain values", weights=str(tmp_path / name))
     assert not trace.exists()
     # The same bytes do run it when loaded without protection: the test would notice.
     torch.load(io.BytesIO(buffer.getvalue()), weights_only=False)
@@ -126,21 +126,30 @@ def test_code_in_a_pickle_is_never_run(tmp_path: Path) -> None:
 
 def test_what_the_settings_name_must_agree(tmp_path: Path) -> None:
     uri = save_random(tmp_path / "a.pt")
-    refused("detector.classes expected car, truck; the weights have pedestrian, car, sign", weights=uri,
-            classes=("car", "truck"))  # fmt: skip
-    refused("detector.architecture expected small_retinanet, the checkpoint is small_fasterrcnn", weights=uri,
-            architecture="small_retinanet")  # fmt: skip
-    refused("unknown detector architecture 'small_fastercnn'; did you mean 'small_fasterrcnn'",
-            weights=uri, architecture="small_fastercnn")  # fmt: skip
+    assert_refused(
+        "detector.classes expected car, truck; the weights have pedestrian, car, sign",
+        weights=uri,
+        classes=("car", "truck"),
+    )
+    assert_refused(
+        "detector.architecture expected small_retinanet, the checkpoint is small_fasterrcnn",
+        weights=uri,
+        architecture="small_retinanet",
+    )
+    assert_refused(
+        "unknown detector architecture 'small_fastercnn'; did you mean 'small_fasterrcnn'",
+        weights=uri,
+        architecture="small_fastercnn",
+    )
     wrong = save_random(tmp_path / "wrong.pt", architecture="small_retinanet", head="sigmoid")
-    refused("weights do not fit the architecture: .* names missing, .* unknown", weights=wrong)
+    assert_refused("weights do not fit the architecture: .* names missing, .* unknown", weights=wrong)
     fewer = save_random(tmp_path / "fewer.pt", classes=CLASSES[:2])
-    refused("weights do not fit the architecture: size mismatch", weights=fewer)
+    assert_refused("weights do not fit the architecture: size mismatch", weights=fewer)
     content = torch.load(uri, weights_only=True)
     torch.save({**content, "format_version": 2}, tmp_path / "newer.pt")
-    refused("checkpoint format 2, expected 1", weights=str(tmp_path / "newer.pt"))
+    assert_refused("checkpoint format 2, expected 1", weights=str(tmp_path / "newer.pt"))
     torch.save({**content, "min_size": "big"}, tmp_path / "typed.pt")
-    refused("min_size expected int, got str", weights=str(tmp_path / "typed.pt"))
+    assert_refused("min_size expected int, got str", weights=str(tmp_path / "typed.pt"))
     with pytest.raises(QuarryError, match="no CUDA device"):
         if torch.cuda.is_available():
             pytest.skip("this machine has CUDA")
@@ -151,14 +160,18 @@ def test_what_the_settings_name_must_agree(tmp_path: Path) -> None:
 def test_bare_state_dicts(tmp_path: Path, architecture: str) -> None:
     path = str(tmp_path / "model.pth")
     torch.save(random_model(architecture).state_dict(), path)
-    refused("bare state dict: set detector.architecture", weights=path)
+    assert_refused("bare state dict: set detector.architecture", weights=path)
     unnamed = load_detector(DetectorSettings(weights=path, architecture=architecture), "cpu")
     assert unnamed.classes == ("class_1", "class_2", "class_3")
     named = load_detector(DetectorSettings(weights=path, architecture=architecture, classes=CLASSES), "cpu")
     assert named.classes == CLASSES
-    refused(r"expected 3 names \(the head has 4 columns", weights=path, architecture=architecture,
-            classes=("car",))  # fmt: skip
-    refused("weights do not fit", weights=path, architecture="fasterrcnn_resnet50_fpn")
+    assert_refused(
+        r"expected 3 names \(the head has 4 columns",
+        weights=path,
+        architecture=architecture,
+        classes=("car",),
+    )
+    assert_refused("weights do not fit", weights=path, architecture="fasterrcnn_resnet50_fpn")
 
 
 def test_torchvision_files_bring_their_classes(tmp_path: Path) -> None:
