@@ -135,7 +135,12 @@ class DetectorSettings(Section):
     max_size: Positive | None = Field(
         None, description="longer side fed to the model (px); none: the model's"
     )
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="arithmetic of the forward pass; the lower two need half the memory traffic"
+    )
     keep_logits: bool = Field(True, description="store the class logits of every kept box")
+    keep_features: bool = Field(False, description="store a feature vector of every kept box")
+    keep_image_feature: bool = Field(False, description="store one feature vector of every image")
 
 
 class DetectSettings(Section):

@@ -26,6 +26,9 @@ class Detections:
             (n, K) for a sigmoid head; none when not kept.
         features: (n, D) float32, what the last shared layer of the box head says of the box; none when the
             model has no such layer or it was not asked for.
+        image_feature: (F,) float32, the pooled features of the image; none when not asked for.
+        maps: One (h_l, w_l) float32 a level of a dense head, finest first: probability in [0, 1] that the
+            cell shows any object, padding left out; none when there is no such head or it was not asked for.
 
     Raises:
         QuarryError: Shapes or types do not fit together, a box is empty, or a value is not finite.
@@ -36,6 +39,8 @@ class Detections:
     labels: NDArray[np.int64]
     logits: NDArray[np.float32] | None = None
     features: NDArray[np.float32] | None = None
+    image_feature: NDArray[np.float32] | None = None
+    maps: tuple[NDArray[np.float32], ...] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.boxes_xyxy)

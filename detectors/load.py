@@ -16,7 +16,9 @@ from conf.settings import DetectorSettings
 from detectors.architectures import build_model, head_kind, require_known, torchvision_architectures
 from detectors.checkpoint import Checkpoint, checkpoint_of, is_checkpoint, read_tensors
 from detectors.detector import Detector, DetectorCard
+from detectors.outputs import Outputs
 from detectors.thresholds import KeepThresholds
+from detectors.torchvision_detector import TorchvisionDetector
 
 __all__ = ["Detector", "DetectorCard", "describe_detector", "load_detector"]
 
@@ -60,15 +62,15 @@ def load_detector(settings: DetectorSettings, device: str) -> Detector:
         else:
             model, classes = _state_dict_model(content, settings)
             architecture = str(settings.architecture)
-    return Detector(
+    return TorchvisionDetector(
         model,
         architecture=architecture,
         classes=classes,
         keep=keep_thresholds(settings),
+        outputs=kept_outputs(settings),
         device=device,
         name=settings.name,
         uri=uri,
-        keep_logits=settings.keep_logits,
     )
 
 
@@ -85,6 +87,15 @@ def keep_thresholds(settings: DetectorSettings) -> KeepThresholds:
     """The post-processing part of the settings."""
     return KeepThresholds(
         eta0=settings.eta0, detections_per_image=settings.detections_per_image, nms_iou=settings.nms_iou
+    )
+
+
+def kept_outputs(settings: DetectorSettings) -> Outputs:
+    """What the settings ask detections to carry."""
+    return Outputs(
+        logits=settings.keep_logits,
+        features=settings.keep_features,
+        image_feature=settings.keep_image_feature,
     )
 
 

@@ -27,7 +27,9 @@ from detectors.coco_images import (
 )
 from detectors.detections import Detections
 from detectors.detector import Detector, resolve_device
+from detectors.outputs import Outputs
 from detectors.thresholds import KeepThresholds
+from detectors.torchvision_detector import TorchvisionDetector
 from detectors.training_batches import TrainingBatches
 
 GRADIENT_NORM_LIMIT = 10.0
@@ -242,13 +244,13 @@ def _step(
 def _precision(
     model: nn.Module, settings: TrainSettings, classes: tuple[str, ...], images: Sequence[AnnotatedImage]
 ) -> tuple[AveragePrecision, dict[str, str]]:
-    detector = Detector(
+    detector = TorchvisionDetector(
         model,
         architecture=settings.architecture,
         classes=classes,
         keep=EVALUATION,
         device=settings.device,
-        keep_logits=False,
+        outputs=Outputs(logits=False),
     )
     return measured_precision(detector, images, settings.batch_size)
 

@@ -12,6 +12,7 @@ import torch
 
 from conf.errors import QuarryError
 from detectors.detections import Detections
+from detectors.outputs import Outputs
 from detectors.thresholds import KeepThresholds
 from tests.detectors.tiny_detectors import CLASSES, random_detector, random_images, random_model
 
@@ -107,12 +108,13 @@ def test_boxes_are_inside_the_image_and_best_first(architecture: str) -> None:
 
 def test_features_and_logits_are_optional() -> None:
     image = random_images([(120, 200)])
-    plain = random_detector("small_fasterrcnn", keep_logits=False).predict(image)[0]
+    plain = random_detector("small_fasterrcnn", outputs=Outputs(logits=False)).predict(image)[0]
     assert plain.logits is None and plain.features is None
-    with_features = random_detector("small_fasterrcnn").predict(image, features=True)[0]
+    kept = Outputs(features=True)
+    with_features = random_detector("small_fasterrcnn", outputs=kept).predict(image)[0]
     assert with_features.features is not None
     assert with_features.features.shape == (len(with_features), 128)
-    assert random_detector("small_retinanet").predict(image, features=True)[0].features is None
+    assert random_detector("small_retinanet", outputs=kept).predict(image)[0].features is None
 
 
 def test_no_images_read_only_images_and_no_detections() -> None:
@@ -149,13 +151,13 @@ def test_identity() -> None:
 
 
 def test_weights_must_be_finite() -> None:
-    from detectors.detector import Detector
+    from detectors.torchvision_detector import TorchvisionDetector
 
     model = random_model("small_fasterrcnn")
     model.roi_heads.box_predictor.cls_score.bias.data[0] = float("nan")
     keep = KeepThresholds(eta0=0.05, detections_per_image=5, nms_iou=0.5)
     with pytest.raises(QuarryError, match="cls_score.bias is not finite"):
-        Detector(model, architecture="small_fasterrcnn", classes=CLASSES, keep=keep)
+        TorchvisionDetector(model, architecture="small_fasterrcnn", classes=CLASSES, keep=keep)
 
 
 def test_detections_refuse_misfits() -> None:

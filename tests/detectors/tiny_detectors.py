@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from detectors.architectures import build_model
-from detectors.detector import Detector
 from detectors.thresholds import KeepThresholds
+from detectors.torchvision_detector import TorchvisionDetector
 
 SEED = 7
 CLASSES = ("pedestrian", "car", "sign")
@@ -39,10 +39,10 @@ def random_model(architecture: str) -> Any:
     return model.eval()
 
 
-def random_detector(architecture: str, **changes: Any) -> Detector:
+def random_detector(architecture: str, **changes: Any) -> TorchvisionDetector:
     keep = KeepThresholds(eta0=0.05, detections_per_image=100, nms_iou=0.5)
     options: dict[str, Any] = {"architecture": architecture, "classes": CLASSES, "keep": keep, **changes}
-    return Detector(random_model(architecture), **options)
+    return TorchvisionDetector(random_model(architecture), **options)
 
 
 def random_images(sizes_hw: list[tuple[int, int]], seed: int = SEED) -> list[np.ndarray[Any, Any]]:
