@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-LIBRARIES = ("pyspark", "pyarrow", "numpy", "pycocotools")
+LIBRARIES = ("pyspark", "pyarrow", "numpy", "pycocotools", "torch", "torchvision")
 
 
 def surroundings() -> dict[str, Any]:
@@ -20,13 +20,20 @@ def surroundings() -> dict[str, Any]:
         "cores": cores(),
         "load_average": round(os.getloadavg()[0], 2),
         "commit": _commit(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
     }
 
 
 def cores() -> int:
     """Cores this process, and so a local session, may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "absent"
 
 
 def _machine() -> str:

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from conf.onnx_spec import OnnxSpec
+from conf.plugin import MODULE_FUNCTION
 from conf.query_spec import QUERY_NAME, QuerySpec
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
@@ -24,6 +26,8 @@ Positive = Annotated[int, Field(ge=1)]
 def _once(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
+
+Views = Annotated[tuple[Literal["original", "hflip"], ...], Field(min_length=1), AfterValidator(_once)]
 
 _TAKEN_NAMES = ("image_id", "model_id", "query", "truth", "random")
 Names = Annotated[tuple[str, ...], AfterValidator(_once)]
@@ -116,7 +120,9 @@ class DetectorSettings(Section):
 
     name: str = Field("street", description="name people know the model by")
     weights: WeightsLocation = Field(
-        "sample", description="`sample`, a checkpoint file or URI, or a torchvision weights name"
+        "sample",
+        description="`sample`, a checkpoint or ONNX file or URI, a torchvision weights name, "
+        "or what the plugin takes",
     )
     architecture: str | None = Field(
         None, description="torchvision builder (fasterrcnn_resnet50_fpn, ...); none: as the checkpoint says"
@@ -141,15 +147,42 @@ class DetectorSettings(Section):
     keep_logits: bool = Field(True, description="store the class logits of every kept box")
     keep_features: bool = Field(False, description="store a feature vector of every kept box")
     keep_image_feature: bool = Field(False, description="store one feature vector of every image")
+    onnx: OnnxSpec | None = Field(
+        None, description="what the ONNX file in `weights` takes and gives (docs/detectors.md)"
+    )
+    plugin: str | None = Field(
+        None, description="module:function that makes a detector of your own code (docs/detectors.md)"
+    )
+
+    @field_validator("plugin")
+    @classmethod
+    def _names_a_function(cls, plugin: str | None) -> str | None:
+        if plugin is not None and not MODULE_FUNCTION.fullmatch(plugin):
+            raise ValueError("expected module:function")
+        return plugin
 
 
 class DetectSettings(Section):
-    """How the detector is run; none of these change what is detected."""
+    """How the detector is run; none of these change what is detected in a view."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one")
     batch_size: Positive = Field(8, description="images per forward pass")
     threads: Positive = Field(1, description="CPU threads per worker process")
+    reader_threads: Positive = Field(
+        2, description="threads per worker process that fetch and decode images ahead of the model"
+    )
+    compile: bool = Field(False, description="torch.compile the network: minutes of start-up, faster batches")
+    views: Views = Field(
+        ("original",), description="what is detected of every image: original, hflip (its mirror image)"
+    )
     images_per_task: Positive = Field(64, description="images per Spark task: progress and retry grain")
+    commit_every_s: Annotated[float, Field(ge=0.0)] = Field(
+        120.0,
+        description="work between two commits (s), longer where commits are slow; a kill loses this much",
+    )
+    gpus_per_task: Annotated[float, Field(gt=0.0)] | None = Field(
+        None, description="GPUs a Spark task asks for, e.g. 0.5; none: as the cluster is configured"
+    )
 
 
 class ScoreSettings(Section):

@@ -1,4 +1,4 @@
-"""Detectors by name: two small ones of our own, and torchvision's R-CNN and RetinaNet families."""
+"""Detectors by name: two small ones of our own, and every one of torchvision's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torchvision
 from torch import Tensor, nn
-from torchvision.models.detection import FasterRCNN, RetinaNet
+from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import (
     FastRCNNPredictor,
@@ -22,7 +22,8 @@ from detectors.backbone import PYRAMID_CHANNELS, small_backbone
 
 Head = Literal["softmax", "sigmoid"]
 
-TORCHVISION_FAMILIES = ("fasterrcnn", "maskrcnn", "keypointrcnn", "retinanet")
+TORCHVISION_FAMILIES = ("fasterrcnn", "maskrcnn", "keypointrcnn", "retinanet", "fcos", "ssd")
+FIXED_SIZE_FAMILIES = ("ssd",)
 SMALL_MIN_SIZE_PX, SMALL_MAX_SIZE_PX = 288, 512
 ANCHOR_ASPECTS = (0.5, 1.0, 2.0)
 BOX_FEATURES = 128
@@ -34,7 +35,7 @@ def known_architectures() -> tuple[str, ...]:
 
 
 def torchvision_architectures() -> tuple[str, ...]:
-    """torchvision's builders with an R-CNN or RetinaNet head, in alphabetical order."""
+    """torchvision's builders of detectors, in alphabetical order."""
     names = torchvision.models.list_models(module=torchvision.models.detection)
     return tuple(sorted(n for n in names if n.startswith(TORCHVISION_FAMILIES)))
 
@@ -49,25 +50,26 @@ def build_model(
         n_classes: K, number of classes without background (>= 1); the head has K + 1 columns and label i of
             a detection is column i, for softmax and sigmoid heads alike.
         min_size: Shorter side fed to the model (px); none: the architecture's own.
-        max_size: Longer side fed to the model (px); none: the architecture's own.
+        max_size: Longer side fed to the model (px); none: the architecture's own. An SSD takes one size
+            only, whatever the image's aspect; both arguments may be none or just that.
 
     Returns:
-        A `FasterRCNN` or `RetinaNet` (or a subclass) in training mode.
+        A `FasterRCNN`, `RetinaNet`, `FCOS` or `SSD` (or a subclass) in training mode.
 
     Raises:
-        QuarryError: The architecture is unknown; the message names the nearest ones.
+        QuarryError: The architecture is unknown (the message names the nearest ones), or an SSD is asked
+            for another size than its own.
     """
     require_known(architecture)
-    sizes = {"min_size": min_size, "max_size": max_size}
-    sizes = {key: value for key, value in sizes.items() if value is not None}
+    given = {"min_size": min_size, "max_size": max_size}
+    sizes = {key: value for key, value in given.items() if value is not None}
+    if architecture.startswith(FIXED_SIZE_FAMILIES):
+        return _fixed_size_model(architecture, n_classes, sizes)
     if architecture in _SMALL_BUILDERS:
         sizes = {"min_size": SMALL_MIN_SIZE_PX, "max_size": SMALL_MAX_SIZE_PX, **sizes}
         model: nn.Module = _SMALL_BUILDERS[architecture](n_classes + 1, **sizes)
         return model
-    model = torchvision.models.get_model(
-        architecture, weights=None, weights_backbone=None, num_classes=n_classes + 1, **sizes
-    )
-    return model
+    return _torchvision_model(architecture, n_classes, **sizes)
 
 
 def require_known(architecture: str) -> None:
@@ -82,12 +84,12 @@ def require_known(architecture: str) -> None:
 
 
 def head_kind(model: nn.Module) -> Head:
-    """How logits become scores: `softmax` over K + 1 classes (R-CNN) or K `sigmoid`s (RetinaNet)."""
-    return "sigmoid" if isinstance(model, RetinaNet) else "softmax"
+    """How logits become scores: `softmax` over K + 1 classes (R-CNN, SSD) or K `sigmoid`s (the others)."""
+    return "sigmoid" if isinstance(model, (RetinaNet, FCOS)) else "softmax"
 
 
 def input_size_px(model: nn.Module) -> tuple[int, int]:
-    """Shorter and longer side (px) that images are resized to at inference."""
+    """Shorter and longer side (px) of images at inference: limits, or in an SSD the fixed size."""
     transform: Any = model.transform
     return int(transform.min_size[-1]), int(transform.max_size)
 
@@ -120,6 +122,25 @@ def resized_hw(height: int, width: int, min_size: int, max_size: int) -> tuple[i
     """
     scale = min(min_size / min(height, width), max_size / max(height, width))
     return max(1, int(height * scale)), max(1, int(width * scale))
+
+
+def _torchvision_model(architecture: str, n_classes: int, **sizes: int) -> nn.Module:
+    model: nn.Module = torchvision.models.get_model(
+        architecture, weights=None, weights_backbone=None, num_classes=n_classes + 1, **sizes
+    )
+    return model
+
+
+def _fixed_size_model(architecture: str, n_classes: int, sizes: dict[str, int]) -> nn.Module:
+    model = _torchvision_model(architecture, n_classes)
+    own = dict(zip(("min_size", "max_size"), input_size_px(model), strict=True))
+    for name, size in sizes.items():
+        if size != own[name]:
+            raise QuarryError(
+                f"{architecture} resizes every image to {own['max_size']}x{own['min_size']} px: {name} "
+                f"expected {own[name]} or none, got {size}"
+            )
+    return model
 
 
 def _small_fasterrcnn(columns: int, *, min_size: int, max_size: int) -> nn.Module:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from conf.errors import QuarryError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -50,6 +46,10 @@ class Detections:
         for name, values in (("logits", self.logits), ("features", self.features)):
             if values is not None:
                 _require_array(name, values, (n, values.shape[-1]), np.float32)
+        if self.image_feature is not None:
+            _require_array("image_feature", self.image_feature, (self.image_feature.size,), np.float32)
+        for level, probabilities in enumerate(self.maps or ()):
+            _require_map(f"maps[{level}]", probabilities)
         if np.any(self.boxes_xyxy[:, 2:] <= self.boxes_xyxy[:, :2]):
             raise QuarryError("detections: a box has no area; expected x2 > x1 and y2 > y1")
         if np.any((self.scores < 0) | (self.scores > 1)):
@@ -71,44 +71,9 @@ def _require_array(name: str, values: NDArray[np.generic], shape: tuple[int, ...
         raise QuarryError(f"detections: {name} holds a value that is not finite")
 
 
-def detections_in_original_px(
-    boxes_xyxy: Tensor,
-    scores: Tensor,
-    labels: Tensor,
-    logits: Tensor,
-    features: Tensor | None,
-    *,
-    input_hw: tuple[int, int],
-    original_hw: tuple[int, int],
-) -> Detections:
-    """Detections with boxes mapped from the model's input to the original image and clipped to it.
-
-    Args:
-        boxes_xyxy: (n, 4) float, px of the resized image.
-        scores: (n,) float in [0, 1].
-        labels: (n,) int64, 1..K.
-        logits: (n, C) float, of the kept boxes.
-        features: (n, D) float, or none.
-        input_hw: Height and width (px) of the resized image, without padding.
-        original_hw: Height and width (px) of the image as it came.
-
-    Returns:
-        The detections on the CPU in the same order; boxes that lost their area to clipping are left out.
-    """
-    scale_y, scale_x = (original / resized for original, resized in zip(original_hw, input_hw, strict=True))
-    boxes = boxes_xyxy * boxes_xyxy.new_tensor([scale_x, scale_y, scale_x, scale_y])
-    boxes[:, 0::2].clamp_(0, original_hw[1])
-    boxes[:, 1::2].clamp_(0, original_hw[0])
-    kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-    return Detections(
-        boxes_xyxy=_float32(boxes[kept]),
-        scores=_float32(scores[kept]),
-        labels=labels[kept].cpu().numpy(),
-        logits=_float32(logits[kept]),
-        features=None if features is None else _float32(features[kept]),
-    )
-
-
-def _float32(values: Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = values.float().cpu().numpy()
-    return array
+def _require_map(name: str, probabilities: NDArray[np.float32]) -> None:
+    if probabilities.ndim != 2 or probabilities.size == 0:
+        raise QuarryError(f"detections: {name} expected shape (h, w), got {probabilities.shape}")
+    _require_array(name, probabilities, probabilities.shape, np.float32)
+    if np.any((probabilities < 0) | (probabilities > 1)):
+        raise QuarryError(f"detections: {name} holds a probability outside [0, 1]")

@@ -1,74 +1,112 @@
-"""Detections of torchvision's R-CNN family, with the class logits of the very proposal that was kept."""
+"""torchvision's R-CNN family: proposals first, then a softmax for each of them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import (
-    batched_nms,
-    clip_boxes_to_image,
-    remove_small_boxes,
-)
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import concat_box_prediction_layers
 
-from detectors.detections import Detections, detections_in_original_px
-from detectors.thresholds import KeepThresholds
-
-SMALLEST_SIDE_PX = 1e-2
+from detectors.head_outputs import HeadOutputs, finite_by_image, float32_grids
 
 
-def detect_rcnn(
-    model: Any, images: Any, original_hw: list[tuple[int, int]], keep: KeepThresholds, *, features: bool
-) -> list[Detections]:
-    """Detections of one batch by a two-stage detector; masks and keypoints are not computed.
+def forward_rcnn(model: Any, images: ImageList) -> RcnnOutputs:
+    """Backbone, proposals and box head of a `FasterRCNN` or a subclass in evaluation mode.
 
-    Post-processing is torchvision's `RoIHeads.postprocess_detections` (per-class boxes, score threshold,
-    class-wise NMS, best first) with our thresholds, save that a score equal to `eta0` is kept and that every
-    kept box remembers its proposal.
+    Masks and keypoints are not computed. Proposals are decoded and suppressed in float32 whatever the
+    precision of the network: a bfloat16 coordinate of 1000 px is off by up to 4.
+    """
+    pyramid = model.backbone(images.tensors)
+    objectness, deltas = model.rpn.head(list(pyramid.values()))
+    proposals = _proposals(model.rpn, images, objectness, deltas)
+    heads = model.roi_heads
+    pooled = heads.box_head(heads.box_roi_pool(pyramid, proposals, images.image_sizes))
+    logits, box_deltas = heads.box_predictor(pooled)
+    return RcnnOutputs(
+        images,
+        pyramid,
+        objectness=objectness,
+        proposals_xyxy=proposals,
+        raw={"logits": logits, "deltas": box_deltas, "features": pooled},
+        box_coder=heads.box_coder,
+    )
+
+
+def _proposals(rpn: Any, images: ImageList, objectness: list[Tensor], deltas: list[Tensor]) -> list[Tensor]:
+    """Boxes (p, 4) of each image; the rest of torchvision's `RegionProposalNetwork.forward`."""
+    anchors = rpn.anchor_generator(images, float32_grids(objectness))
+    per_level = [level[0].numel() for level in objectness]
+    flat_objectness, flat_deltas = concat_box_prediction_layers(
+        [level.float() for level in objectness], [level.float() for level in deltas]
+    )
+    boxes = rpn.box_coder.decode(flat_deltas, anchors).view(len(anchors), -1, 4)
+    kept: list[Tensor] = rpn.filter_proposals(boxes, flat_objectness, images.image_sizes, per_level)[0]
+    return kept
+
+
+class RcnnOutputs(HeadOutputs):
+    """Outputs of a two-stage detector; a row is a proposal, every class moves it in its own way.
 
     Args:
-        model: `FasterRCNN` or a subclass, in evaluation mode.
-        images: `ImageList` of the model's own transform.
-        original_hw: Height and width (px) of every original image.
-        keep: Thresholds.
-        features: Also return the box head's output (n, D) for each kept box.
-
-    Returns:
-        One `Detections` an image; logits (n, K + 1), column 0 background, softmax of them is the score.
+        images: The network's input.
+        pyramid: The backbone's maps by name.
+        objectness: The proposal network's logits, one (b, a, h, w) a level.
+        proposals_xyxy: (p, 4) of each image, px of the input.
+        raw: `logits` (p, K + 1) with background first, `deltas` (p, 4 (K + 1)) and `features` (p, D), the
+            box head's output, of all images' proposals one after another.
+        box_coder: Turns deltas into boxes.
     """
-    maps = model.backbone(images.tensors)
-    proposals, _ = model.rpn(images, maps)
-    heads = model.roi_heads
-    pooled = heads.box_head(heads.box_roi_pool(maps, proposals, images.image_sizes))
-    logits, deltas = heads.box_predictor(pooled)
-    boxes = heads.box_coder.decode(deltas, proposals)
-    counts = [len(p) for p in proposals]
-    detections = []
-    for image_boxes, image_logits, image_pooled, input_hw, image_hw in zip(
-        boxes.split(counts), logits.split(counts), pooled.split(counts), images.image_sizes, original_hw,
-        strict=True,
-    ):  # fmt: skip
-        kept, scores, labels, proposal = _kept_boxes(image_boxes, image_logits, input_hw, keep)
-        detections.append(
-            detections_in_original_px(
-                kept, scores, labels, image_logits[proposal], image_pooled[proposal] if features else None,
-                input_hw=input_hw, original_hw=image_hw,
-            )
-        )  # fmt: skip
-    return detections
 
+    smallest_side_px = 1e-2
 
-def _kept_boxes(
-    boxes_xyxy: Tensor, logits: Tensor, input_hw: tuple[int, int], keep: KeepThresholds
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Boxes (n, 4), scores (n,), labels (n,) and proposal indices (n,) kept of (p, C, 4) boxes."""
-    scores = torch.softmax(logits, dim=-1)
-    proposal, column = torch.where(scores[:, 1:] >= keep.eta0)
-    labels = column + 1
-    scores = scores[proposal, labels]
-    boxes = clip_boxes_to_image(boxes_xyxy[proposal, labels], input_hw)
-    large = remove_small_boxes(boxes, SMALLEST_SIDE_PX)
-    boxes, scores, labels, proposal = boxes[large], scores[large], labels[large], proposal[large]
-    best = batched_nms(boxes, scores, labels, keep.nms_iou)[: keep.detections_per_image]
-    return boxes[best], scores[best], labels[best], proposal[best]
+    def __init__(
+        self,
+        images: ImageList,
+        pyramid: Mapping[str, Tensor],
+        *,
+        objectness: list[Tensor],
+        proposals_xyxy: list[Tensor],
+        raw: Mapping[str, Tensor],
+        box_coder: Any,
+    ) -> None:
+        super().__init__(images, pyramid)
+        self._objectness = objectness
+        self._proposals_xyxy = proposals_xyxy
+        counts = [len(proposals) for proposals in proposals_xyxy]
+        self._raw = {name: torch.split(values, counts) for name, values in raw.items()}
+        self._box_coder = box_coder
+
+    def scores(self, image: int) -> Tensor:
+        """(proposals, K)."""
+        return torch.softmax(self._raw["logits"][image].float(), dim=-1)[:, 1:]
+
+    def boxes_xyxy(self, image: int, row: Tensor, column: Tensor) -> Tensor:
+        """(n, 4)."""
+        deltas = self._raw["deltas"][image]
+        of_class = deltas.reshape(len(deltas), deltas.shape[1] // 4, 4)[row, column + 1].float()
+        boxes: Tensor = self._box_coder.decode_single(of_class, self._proposals_xyxy[image][row])
+        return boxes
+
+    def logits(self, image: int, row: Tensor) -> Tensor:
+        """(n, K + 1), background first."""
+        return self._raw["logits"][image][row].float()
+
+    def features(self, image: int, row: Tensor) -> Tensor | None:
+        """(n, D): the box head's output for each proposal."""
+        return self._raw["features"][image][row].float()
+
+    def finite(self) -> Tensor:
+        """(b,) bool, over the proposal network's logits and the box head's outputs."""
+        proposed = torch.stack([finite_by_image(level) for level in self._objectness]).all(dim=0)
+        chosen = [
+            torch.stack([torch.isfinite(self._raw[name][image]).all() for name in ("logits", "deltas")]).all()
+            for image in range(len(self._proposals_xyxy))
+        ]
+        return proposed & torch.stack(chosen)
+
+    def foreground_maps(self) -> list[Tensor]:
+        """One (b, h, w) a level, finest first: the proposal network's most probable anchor of each cell."""
+        return [torch.sigmoid(level.float().amax(dim=1)) for level in self._objectness]

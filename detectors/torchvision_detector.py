@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.ssd import SSD
 
 from conf.errors import QuarryError
 from detectors.architectures import head_kind, input_size_px
+from detectors.batch_detections import batch_detections
 from detectors.detections import Detections
-from detectors.detector import Detector, DetectorCard, require_rgb, resolve_device
+from detectors.detector import Detector, DetectorCard, resolve_device
+from detectors.fcos import forward_fcos
+from detectors.head_outputs import HeadOutputs
 from detectors.identity import model_identity, weights_digest
+from detectors.input_batches import input_batches
 from detectors.outputs import LOGITS_ONLY, Outputs
-from detectors.rcnn import detect_rcnn
-from detectors.retinanet import detect_retinanet
+from detectors.rcnn import forward_rcnn
+from detectors.retinanet import forward_retinanet
+from detectors.ssd import forward_ssd
 from detectors.thresholds import KeepThresholds
+
+FLOAT32 = "float32"
+_AUTOCAST_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+_FORWARDS: dict[type[nn.Module], Callable[[Any, ImageList], HeadOutputs]] = {
+    FasterRCNN: forward_rcnn,
+    RetinaNet: forward_retinanet,
+    FCOS: forward_fcos,
+    SSD: forward_ssd,
+}
 
 
 class TorchvisionDetector(Detector):
@@ -31,11 +49,16 @@ class TorchvisionDetector(Detector):
         keep: Thresholds of post-processing.
         outputs: What detections carry beside boxes, scores and labels.
         device: `cpu`, `cuda`, `cuda:<index>` or `auto`.
+        precision: Arithmetic of the network: `float32`, `bfloat16` or `float16` (autocast: layers that need
+            it stay in float32). Post-processing is always in float32. Part of the identity.
+        compile: Whether the backbone and the convolutional heads are compiled by `torch.compile`, on first
+            use and again for sizes that are new to it. Not part of the identity.
         name: What people call it; not part of its identity.
         uri: Where the weights came from.
 
     Raises:
-        QuarryError: A weight is not finite, or CUDA was asked for and there is none.
+        QuarryError: A weight is not finite, the precision is unknown, the model is of no known family, or
+            CUDA was asked for and there is none.
     """
 
     def __init__(
@@ -47,22 +70,30 @@ class TorchvisionDetector(Detector):
         keep: KeepThresholds,
         outputs: Outputs = LOGITS_ONLY,
         device: str = "cpu",
+        precision: str = FLOAT32,
+        compile: bool = False,
         name: str = "unnamed",
         uri: str = "",
     ) -> None:
+        self._forward = _forward_of(model)
+        self._autocast = _autocast(precision, resolve_device(device))
         weights = model.state_dict()
         _require_finite(weights, uri or name)
         min_size, max_size = input_size_px(model)
-        model_id = model_identity(
-            weights_digest(weights),
-            architecture=architecture,
-            classes=classes,
-            keep=keep,
-            outputs=outputs,
-            adapter={"min_size": min_size, "max_size": max_size},
-        )
+        adapter: dict[str, Any] = {"min_size": min_size, "max_size": max_size}
+        if precision != FLOAT32:
+            adapter["precision"] = precision
+        if _normalises_without_epsilon(model):
+            adapter["batch_norm_epsilon"] = 0.0
         card = DetectorCard(
-            model_id=model_id,
+            model_id=model_identity(
+                weights_digest(weights),
+                architecture=architecture,
+                classes=classes,
+                keep=keep,
+                outputs=outputs,
+                adapter=adapter,
+            ),
             name=name,
             uri=uri,
             classes=tuple(classes),
@@ -76,51 +107,63 @@ class TorchvisionDetector(Detector):
         self.keep = keep
         self.outputs = outputs
         self.model: Any = model.to(self.device).to(memory_format=torch.channels_last).eval()
+        if compile:
+            _compile(self.model)
 
     @torch.inference_mode()
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Detections of each image; images whose padded input sizes agree share a forward pass."""
-        groups: dict[tuple[int, ...], list[tuple[int, Any]]] = {}
-        for index, image in enumerate(images):
-            prepared = self._model_input(image, index)
-            groups.setdefault(tuple(prepared.tensors.shape), []).append((index, prepared))
+        with self.clock.stage("transfer"):
+            batches = input_batches(images, self.model.transform, self.device)
         found: dict[int, Detections] = {}
-        for members in groups.values():
-            indices = [index for index, _ in members]
-            batch = members[0][1]
-            batch.tensors = torch.cat([prepared.tensors for _, prepared in members]).contiguous(
-                memory_format=torch.channels_last
-            )
-            batch.image_sizes = [prepared.image_sizes[0] for _, prepared in members]
-            original_hw = [(images[i].shape[0], images[i].shape[1]) for i in indices]
-            found.update(zip(indices, self._detect(batch, original_hw), strict=True))
-        return [found[index] for index in range(len(images))]
+        for batch in batches:
+            with self.clock.stage("forward"), self._autocast():
+                raw = self._forward(self.model, batch.images)
+            with self.clock.stage("post_process"):
+                _require_finite_outputs(raw, batch.positions)
+                detections = batch_detections(raw, batch.original_hw, self.keep, self.outputs)
+            found.update(zip(batch.positions, detections, strict=True))
+        return [found[position] for position in range(len(images))]
 
-    def _model_input(self, image: NDArray[np.uint8], index: int) -> Any:
-        require_rgb(image, index)
-        height, width = image.shape[:2]
-        scale = min(self.card.min_size / min(height, width), self.card.max_size / max(height, width))
-        if min(height, width) * scale < 1:
+
+def _forward_of(model: nn.Module) -> Callable[[Any, ImageList], HeadOutputs]:
+    for family, forward in _FORWARDS.items():
+        if isinstance(model, family):
+            return forward
+    known = ", ".join(family.__name__ for family in _FORWARDS)
+    raise QuarryError(f"expected a torchvision detector ({known}), got a {type(model).__name__}")
+
+
+def _autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    if precision == FLOAT32:
+        return nullcontext
+    if precision not in _AUTOCAST_TYPES:
+        known = ", ".join((FLOAT32, *_AUTOCAST_TYPES))
+        raise QuarryError(f"detector.precision: expected one of {known}, got {precision!r}")
+    return lambda: torch.autocast(device.type, dtype=_AUTOCAST_TYPES[precision])
+
+
+def _compile(model: Any) -> None:
+    """Compile what is convolutional, in place, so that names of weights stay as they are."""
+    model.backbone.compile()
+    head = model.rpn.head if isinstance(model, FasterRCNN) else model.head
+    head.compile()
+
+
+def _require_finite_outputs(raw: HeadOutputs, positions: Sequence[int]) -> None:
+    """Fail where the network overflowed: comparisons with NaN are false, so nothing would be found."""
+    finite = raw.finite().cpu().tolist()
+    for position, fine in zip(positions, finite, strict=True):
+        if not fine:
             raise QuarryError(
-                f"image {index} of the batch: {width}x{height} px has no pixel left across at the "
-                f"detector's input size (longer side {self.card.max_size} px)"
-            )
-        # torch warns on read-only arrays, which Arrow and Pillow hand out.
-        owned = np.require(image, requirements=["C", "W"])
-        pixels = torch.from_numpy(owned).to(self.device)
-        prepared, _ = self.model.transform([pixels.permute(2, 0, 1).float().div_(255)])
-        return prepared
+                f"image {position} of the batch: the network's output is not finite; with detector.precision "
+                "float16 try bfloat16 or float32"
+            ) from FloatingPointError("overflow")
 
-    def _detect(self, batch: Any, original_hw: list[tuple[int, int]]) -> list[Detections]:
-        if self.head == "sigmoid":
-            detections = detect_retinanet(self.model, batch, original_hw, self.keep)
-        else:
-            detections = detect_rcnn(
-                self.model, batch, original_hw, self.keep, features=self.outputs.features
-            )
-        if self.outputs.logits:
-            return detections
-        return [Detections(d.boxes_xyxy, d.scores, d.labels, None, d.features) for d in detections]
+
+def _normalises_without_epsilon(model: nn.Module) -> bool:
+    """Whether batch normalisation has no epsilon, as some of torchvision's weights were trained."""
+    return any(module.eps == 0.0 for module in model.modules() if isinstance(module, nn.BatchNorm2d))
 
 
 def _require_finite(weights: Mapping[str, Tensor], source: str) -> None:

@@ -93,8 +93,9 @@ class Job:
             store = TableStore(session, settings.root or "")
             if self.needs_root:
                 store.require_versions()
-            with TaskProgress(session.sparkContext, self.name):
-                self.work(Run(store=store, tell=say), settings, args)
+            run = Run(store=store, tell=say)
+            with TaskProgress(session.sparkContext, self.name, run.goal):
+                self.work(run, settings, args)
         finally:
             if active is None:
                 session.stop()

@@ -6,8 +6,8 @@ import argparse
 import sys
 
 from conf.settings import Settings
-from jobs.command import Job, as_settings
-from pipelines.detect import detect, known_detector
+from jobs.command import Job, add_cycle_flag, as_settings
+from pipelines.detect import detect, detect_job
 from pipelines.run import Run
 
 
@@ -18,6 +18,10 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--name", metavar="NAME", help="name people know the model by (setting detector.name)"
     )
+    parser.add_argument(
+        "--retry-quarantined", action="store_true", help="try all images that are in quarantine once more"
+    )
+    add_cycle_flag(parser)
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
@@ -25,8 +29,8 @@ def _overrides(args: argparse.Namespace) -> list[str]:
 
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
-    card = known_detector(settings.detector)
-    counts = detect(run, card, settings.detector, settings.detect, settings.lake.max_pixels)
+    job = detect_job(settings, retry_quarantined=args.retry_quarantined)
+    counts = detect(run, args.cycle, job)
     run.tell(
         f"{counts['detected']:,} images detected, {counts['boxes']:,} boxes, "
         f"{counts['quarantined']:,} quarantined"

@@ -9,6 +9,8 @@ from types import TracebackType
 
 from pyspark import SparkContext
 
+from pipelines.run import Goal
+
 POLL_S = 1.0
 LINE_EVERY_S = 10.0
 
@@ -23,9 +25,15 @@ class TaskProgress:
     """While active, tells on stderr how many tasks of the largest active Spark stage are done.
 
     On a terminal the line is redrawn in place; elsewhere a line is written every 10 s.
+
+    Args:
+        context: Whose stages are watched.
+        title: What is running.
+        goal: Where the work spans many stages, how far it is.
     """
 
-    def __init__(self, context: SparkContext, title: str) -> None:
+    def __init__(self, context: SparkContext, title: str, goal: Goal) -> None:
+        self._goal = goal
         self._context = context
         self._title = title
         self._done = threading.Event()
@@ -67,5 +75,8 @@ class TaskProgress:
                 sys.stderr.flush()
 
     def _line(self, done: int, total: int, since_s: float) -> str:
+        whole = self._goal.line(self._goal.done + self._goal.step * done / total)
+        if whole:
+            return f"  {self._title}: {whole}"
         left = f", about {since_s / done * (total - done):.0f} s left" if done else ""
         return f"  {self._title}: {done}/{total} tasks ({100 * done // total} %){left}"

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from conf.errors import QuarryError
 from conf.settings import Settings, settings_hash
 from pipelines.acquire import acquire
-from pipelines.detect import detect, known_detector
+from pipelines.detect import detect, detect_job, known_detector
 from pipelines.evaluate import evaluate
 from pipelines.export import export_manifests
 from pipelines.ingest import ingest
@@ -43,9 +43,8 @@ def _ingest(run: Run, _: str, settings: Settings) -> dict[str, int]:
     return ingest(run, settings.lake)
 
 
-def _detect(run: Run, _: str, settings: Settings) -> dict[str, int]:
-    card = known_detector(settings.detector)
-    return detect(run, card, settings.detector, settings.detect, settings.lake.max_pixels)
+def _detect(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
+    return detect(run, cycle_id, detect_job(settings))
 
 
 def _import_labels(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:

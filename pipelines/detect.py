@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from pyspark import StorageLevel
-from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.types import from_arrow_schema
 
-from conf.settings import DetectorSettings, DetectSettings
-from pipelines.quarantine import quarantined, record_outcomes
+from conf.settings import DetectorSettings, Settings
+from pipelines.detect_chunks import DetectChunks, DetectJob
+from pipelines.pending_images import WORK_ORDER, out_of_date, pending_images
+from pipelines.quarantine import settle
 from pipelines.run import Run
 from pipelines.tables import spark_schema, utc_timestamp
+from pipelines.work_queue import WorkQueue
 from schemas.tables import DETECTIONS, IMAGES, MODELS
-from udfs.detect import DETECT_SCHEMA, ORIGINAL_VIEW, detect_batches, detector_card
+from udfs.detect import detector_card
 
 if TYPE_CHECKING:
     from detectors.detector import DetectorCard
 
 
-def detect(
-    run: Run, card: DetectorCard, detector: DetectorSettings, settings: DetectSettings, max_pixels: int
-) -> dict[str, int]:
-    """Runs the detector on the images that have no up-to-date detections from it.
+def detect(run: Run, cycle_id: str, job: DetectJob) -> dict[str, int]:
+    """Runs the detector on the images and views that have no up-to-date detections from it.
+
+    Work is committed chunk by chunk: a run that is killed loses the chunk under way, and the next one goes
+    on from the tables. Several runs may work on one lake: each begins at another place of the queue, leaves
+    out what others have committed, and no row is written twice.
 
     Args:
         run: The run.
-        card: The detector's identity.
-        detector: What runs.
-        settings: How it runs.
-        max_pixels: Larger images are quarantined.
+        cycle_id: Cycle under which the figures of the run go to `metrics`.
+        job: What to do.
 
     Returns:
         Counts: images pending before, detected, quarantined, and boxes.
@@ -40,57 +40,49 @@ def detect(
     Raises:
         QuarryError: Nothing was ingested.
     """
-    images = run.store.require(IMAGES, made_by="ingest")
-    register_model(run, card, detector)
-    pending = images.transform(not_yet_detected, run, card.model_id)
-    n_pending = pending.count()
-    run.tell(f"{n_pending:,} images to detect with {card.name} ({card.model_id})")
-    if n_pending == 0:
-        return {"pending": 0, "detected": 0, "quarantined": 0, "boxes": 0}
-    outcomes = pending.transform(run_detector, detector, settings, max_pixels, n_pending)
-    outcomes = outcomes.persist(StorageLevel.DISK_ONLY)
-    counts = outcomes.agg(
-        F.count("n_detections").alias("detected"),
-        F.count("error_class").alias("quarantined"),
-        F.coalesce(F.sum("n_detections"), F.lit(0)).alias("boxes"),
-    ).first()
-    assert counts is not None
-    fine = outcomes.where("error_class IS NULL").withColumns(
-        {"run_id": F.lit(run.run_id), "ts": utc_timestamp(run.started_s)}
-    )
-    run.store.merge(DETECTIONS, fine, only=f"t.model_id = '{card.model_id}'")
-    record_outcomes(outcomes, "detect", run)
-    outcomes.unpersist()
-    return {"pending": n_pending, **counts.asDict()}
+    # Delta knows the number of rows without reading any.
+    n_images = run.store.read(IMAGES).count()
+    if not n_images:
+        run.store.require(IMAGES, made_by="ingest")
+    register_model(run, job.card, job.detector)
+    model_id = job.card.model_id
+    settle(run, model_id)
+    run.store.delete(DETECTIONS, out_of_date(run, model_id))
+    chunks = DetectChunks(run, job)
+    pending = pending_images(run, model_id, job.settings.views, retry_quarantined=job.retry_quarantined)
+    queue = WorkQueue(pending, WORK_ORDER, most_rows=n_images)
+    run.tell(f"{len(queue):,} images to detect with {job.card.name} ({model_id})")
+    try:
+        chunks.work_through(queue)
+    finally:
+        run.goal.end()
+        queue.close()
+    settle(run)
+    metrics = chunks.metrics
+    if metrics.images:
+        metrics.write(run, cycle_id, model_id)
+        run.tell(metrics.line())
+    return {
+        "pending": len(queue),
+        "detected": metrics.detected,
+        "quarantined": metrics.quarantined,
+        "boxes": metrics.boxes,
+    }
 
 
-def not_yet_detected(images: DataFrame, run: Run, model_id: str) -> DataFrame:
-    """Readable images that this model has neither detected nor quarantined since they last changed.
+def detect_job(settings: Settings, *, retry_quarantined: bool = False) -> DetectJob:
+    """What the settings ask a detection run to do.
 
-    A model tries once more what was in quarantine before it came, and every run what could not be reached.
+    Raises:
+        QuarryError: The weights are missing, damaged, or do not fit the settings.
     """
-    registered = run.store.read(MODELS).where(F.col("model_id") == model_id).select("created_ts")
-    done = run.store.read(DETECTIONS, pinned=True).where(
-        (F.col("model_id") == model_id) & (F.col("view") == ORIGINAL_VIEW)
+    return DetectJob(
+        card=known_detector(settings.detector),
+        detector=settings.detector,
+        settings=settings.detect,
+        max_pixels=settings.lake.max_pixels,
+        retry_quarantined=retry_quarantined,
     )
-    faults = (
-        quarantined(run, transient=False).crossJoin(F.broadcast(registered)).where("last_ts >= created_ts")
-    )
-    known = done.select("image_id", "ts").unionByName(faults.select("image_id", F.col("last_ts").alias("ts")))
-    current = known.join(images.select("image_id", "ingest_ts"), "image_id").where("ts >= ingest_ts")
-    readable = images.where("width IS NOT NULL").select("image_id", "uri")
-    return readable.join(current.select("image_id"), "image_id", "left_anti")
-
-
-def run_detector(
-    images: DataFrame, detector: DetectorSettings, settings: DetectSettings, max_pixels: int, n_images: int
-) -> DataFrame:
-    """One row per image: detections, or the fault. Paths go to the workers, never pixels."""
-    worker = partial(detect_batches, detector=detector, run=settings, max_pixels=max_pixels)
-    tasks = max(1, -(-n_images // settings.images_per_task))
-    # Sorted, so that the same images share a batch on every cluster: sums of floats depend on their order.
-    parts = images.repartition(tasks, "image_id").sortWithinPartitions("image_id")
-    return parts.mapInArrow(worker, from_arrow_schema(DETECT_SCHEMA))
 
 
 @lru_cache(maxsize=4)
@@ -105,6 +97,8 @@ def known_detector(detector: DetectorSettings) -> DetectorCard:
 
 def register_model(run: Run, card: DetectorCard, detector: DetectorSettings) -> None:
     """Adds the detector to `models`; one that is known under the same id stays as it was."""
+    if not run.store.read(MODELS).where(F.col("model_id") == card.model_id).isEmpty():
+        return
     row = {
         "model_id": card.model_id,
         "name": card.name,

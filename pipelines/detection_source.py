@@ -14,9 +14,9 @@ from pyspark.sql.types import ArrayType, DataType, IntegralType, NumericType, St
 
 from conf.errors import QuarryError
 from udfs.coco_results import coco_result_batches
-from udfs.detect import ORIGINAL_VIEW
 from udfs.image_files import filesystem_and_path
 from udfs.imported_detections import FOUND_SCHEMA, table_batches
+from udfs.views import ORIGINAL_VIEW
 
 NUMBERS = ("score", "x1", "y1", "x2", "y2")
 SCHEMA_TOLD = 500

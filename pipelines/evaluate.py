@@ -12,6 +12,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from conf.errors import QuarryError
 from conf.settings import EvaluateSettings, ScoreSettings
+from pipelines.detect_metrics import DETECT
 from pipelines.models import Model
 from pipelines.one_table import one_table
 from pipelines.rankings import rankings
@@ -63,7 +64,10 @@ def evaluate(
     metrics = metrics.select(*METRICS.column_names).persist(StorageLevel.DISK_ONLY)
     n_metrics = metrics.count()
     _tell_unmeasured(run, metrics, ranked)
-    condition = f"cycle_id = {sql_literal(cycle_id)} AND model_id = {sql_literal(model.model_id)}"
+    condition = (
+        f"cycle_id = {sql_literal(cycle_id)} AND model_id = {sql_literal(model.model_id)} "
+        f"AND method <> '{DETECT}'"
+    )
     run.store.replace(METRICS, metrics, where=condition)
     for frame in (metrics, ranked, truth):
         frame.unpersist()

@@ -16,10 +16,10 @@ from pipelines.run import Run
 from pipelines.tables import spark_schema, utc_timestamp
 from schemas.tables import ACQUISITION, DETECTIONS, IMAGES, MANIFESTS
 from udfs.coco_format import write_coco
-from udfs.detect import ORIGINAL_VIEW
 from udfs.label_studio_format import labeling_config, write_label_studio
 from udfs.manifest import ManifestBox, ManifestCounts, ManifestImage
 from udfs.published_file import file_sha256, published
+from udfs.views import ORIGINAL_VIEW
 
 MOST_STRATEGIES = 1_000
 

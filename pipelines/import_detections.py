@@ -24,13 +24,13 @@ from pipelines.imported_images import (
     require_unique,
     with_identity,
 )
-from pipelines.quarantine import IMPORT_STAGE, record_outcomes
+from pipelines.quarantine import IMPORT_STAGE, record_outcomes, settle
 from pipelines.run import Run
 from pipelines.tables import spark_schema, utc_timestamp
 from schemas.tables import DETECTIONS, IMAGES, MODELS
 from udfs.coco_results import coco_image_list
-from udfs.detect import ORIGINAL_VIEW
 from udfs.imported_detections import BAD_DETECTIONS, NAMED_SCHEMA, named_batches
+from udfs.views import ORIGINAL_VIEW
 
 IDS_TOLD = 5
 MOST_CLASSES = 10_000
@@ -150,6 +150,7 @@ def _write(
     changed = " OR ".join(f"t.{name} <> s.{name}" for name in ("detections", "width", "height"))
     run.store.merge(DETECTIONS, fine, only=f"t.model_id = '{model.model_id}'", changed=changed)
     record_outcomes(outcomes, IMPORT_STAGE, run)
+    settle(run)
 
 
 def _image_list(run: Run, request: ImportRequest) -> tuple[dict[int, str], DataFrame | None]:

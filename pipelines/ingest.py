@@ -12,7 +12,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from conf.errors import QuarryError
 from conf.settings import LakeSettings
-from pipelines.quarantine import quarantined, record_outcomes
+from pipelines.quarantine import record_outcomes, settle, unreached
 from pipelines.run import Run
 from pipelines.tables import utc_timestamp
 from schemas.tables import IMAGES
@@ -22,6 +22,9 @@ from udfs.lake_listing import LISTING_SCHEMA, lake_folders, list_batches
 
 FOLDERS_PER_LISTING = 64
 FILES_PER_TASK = 2_000
+CHANGED_FILE = " OR ".join(
+    f"NOT (t.{name} <=> s.{name})" for name in ("uri", "size_bytes", "mtime", "width", "height")
+)
 
 
 def ingest(run: Run, lake: LakeSettings) -> dict[str, int]:
@@ -48,7 +51,7 @@ def ingest(run: Run, lake: LakeSettings) -> dict[str, int]:
         )
     _require_unique_ids(files)
     run.tell(f"{n_files:,} image files found")
-    known = images.join(quarantined(run, transient=True), "image_id", "left_anti")
+    known = images.join(unreached(run), "image_id", "left_anti")
     fresh = files.transform(new_or_changed, known)
     headers = fresh.transform(read_headers, lake, fresh.count()).persist(StorageLevel.DISK_ONLY)
     counts = headers.agg(F.count("*").alias("n"), F.count("error_class").alias("bad")).first()
@@ -56,7 +59,11 @@ def ingest(run: Run, lake: LakeSettings) -> dict[str, int]:
     if counts.n:
         # Faults first: an image that is in `images` is not opened again.
         record_outcomes(headers, "ingest", run)
-        run.store.merge(IMAGES, headers.withColumn("ingest_ts", utc_timestamp(run.started_s)))
+        # A file that could not be reached meanwhile may be the same: its detections stay.
+        run.store.merge(
+            IMAGES, headers.withColumn("ingest_ts", utc_timestamp(run.started_s)), changed=CHANGED_FILE
+        )
+        settle(run)
     for frame in (headers, files):
         frame.unpersist()
     return {"files": n_files, "new_or_changed": counts.n, "unreadable": counts.bad}

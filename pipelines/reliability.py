@@ -13,6 +13,9 @@ from udfs.metric_rows import ALL_CLASSES, DETECTOR, METRIC_SCHEMA
 from udfs.score import MATCH_SCHEMA, match_batches
 from udfs.score_request import ScoreRequest
 
+# Sums of decimals do not depend on the order of rows, which differs from one layout of files to the next.
+EXACT_SUM = "decimal(38, 18)"
+
 
 def detection_matches(truth: DataFrame, request: ScoreRequest) -> DataFrame:
     """One row per detection: its label, score and whether it finds an object."""
@@ -40,7 +43,7 @@ def reliability_bins(matches: DataFrame, bins: int, classes: Mapping[int, str]) 
         .groupBy("query", "bin")
         .agg(
             F.count("*").alias("n"),
-            F.avg("score").alias("mean_score"),
+            (F.sum(F.col("score").cast(EXACT_SUM)).cast("double") / F.count("*")).alias("mean_score"),
             F.avg(F.col("is_true_positive").cast("double")).alias("precision"),
         )
     )
@@ -59,9 +62,8 @@ def reliability_rows(bins: DataFrame) -> DataFrame:
     )
     of_bins = bins.select("query", "n", F.inline(figures))
     gap = F.abs(F.col("precision") - F.col("mean_score"))
-    of_classes = bins.groupBy("query").agg(
-        (F.sum(gap * F.col("n")) / F.sum("n")).alias("value"), F.sum("n").alias("n")
-    )
+    total_gap = F.sum((gap * F.col("n")).cast(EXACT_SUM)).cast("double")
+    of_classes = bins.groupBy("query").agg((total_gap / F.sum("n")).alias("value"), F.sum("n").alias("n"))
     rows = of_bins.unionByName(of_classes.withColumn("metric", F.lit("ece")))
     absent = F.lit(None).cast("double")
     rows = rows.withColumns({"method": F.lit(DETECTOR), "low": absent, "high": absent})

@@ -13,8 +13,8 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from pipelines.report_source import ReportSource
 from schemas.tables import DETECTIONS, GROUND_TRUTH, IMAGES
 from udfs.box_pictures import PICTURE_SCHEMA, picture_batches
-from udfs.detect import ORIGINAL_VIEW
 from udfs.report_content import CaseImage, Histogram, QuerySection
+from udfs.views import ORIGINAL_VIEW
 
 HISTOGRAM_BINS = 24
 MEASURES = {

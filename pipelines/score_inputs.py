@@ -13,11 +13,11 @@ from pipelines.models import Model
 from pipelines.run import Run
 from schemas.tables import DETECTIONS
 from udfs.committee import member_column
-from udfs.detect import ORIGINAL_VIEW
 from udfs.queries import BUILT_IN_QUERIES
 from udfs.query_definitions import defined_query
 from udfs.score_request import ScoreRequest
 from udfs.uncertainty_baselines import check_baselines
+from udfs.views import ORIGINAL_VIEW
 
 
 def require_known_names(settings: ScoreSettings, acquired: str) -> None:

@@ -1,24 +1,58 @@
 """All table reads and writes: Delta tables under one root path, created on first use.
 
-Writes are merges on the table's key, so a job that runs twice changes nothing.
+Writes are merges on the table's key, or appends of keys that are not there, so a job that runs twice changes
+nothing. Jobs that write the same table at once are told apart by Delta: the later commit sees the earlier one
+and is made again on top of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, cast
 
+from delta.exceptions import (
+    ConcurrentAppendException,
+    ConcurrentDeleteDeleteException,
+    ConcurrentDeleteReadException,
+    ConcurrentTransactionException,
+    ConcurrentWriteException,
+    DeltaConcurrentModificationException,
+    MetadataChangedException,
+    ProtocolChangedException,
+)
 from delta.tables import DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from conf.errors import QuarryError
 from schemas.table import Table, View
 from schemas.tables import TABLES
 
 VERSION_PROPERTY = "quarry.schema_version"
+MOST_CONFLICT_S = 900
+MOST_COMMITS = 50
+# No common base class, though one of them is named like it.
+CONFLICTS = (
+    ConcurrentAppendException,
+    ConcurrentDeleteDeleteException,
+    ConcurrentDeleteReadException,
+    ConcurrentTransactionException,
+    ConcurrentWriteException,
+    DeltaConcurrentModificationException,
+    MetadataChangedException,
+    ProtocolChangedException,
+)
+# Another job committed to the same table in between: nothing of ours was written, and the same write, made
+# again on the table as it now is, is right. Delta leaves that to the application.
+_repeated_on_conflict = retry(
+    retry=retry_if_exception_type(CONFLICTS),
+    wait=wait_random_exponential(multiplier=0.5, max=15),
+    stop=stop_after_delay(MOST_CONFLICT_S),
+    reraise=True,
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +66,7 @@ class TableStore:
 
     session: SparkSession
     root: str
+    _ready: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def path(self, table: Table) -> str:
         """Where a table lies."""
@@ -53,10 +88,11 @@ class TableStore:
             return self.session.createDataFrame([], spark_schema(table))
         reader = self.session.read.format("delta")
         if pinned:
-            reader = reader.option("versionAsOf", self._version(table))
+            reader = reader.option("versionAsOf", self.version(table))
         return reader.load(self.path(table))
 
-    def _version(self, table: Table) -> int:
+    def version(self, table: Table) -> int:
+        """The number of the table's latest commit."""
         latest = DeltaTable.forPath(self.session, self.path(table)).history(1).first()
         assert latest is not None
         return int(latest.version)
@@ -94,21 +130,66 @@ class TableStore:
             changed: SQL condition over `t` and `s`; a row that does not meet it stays as it is.
         """
         self.create(table)
-        same_key = " AND ".join(f"t.`{key}` = s.`{key}`" for key in table.key)
+        same_key = " AND ".join(_same(table, key) for key in table.key)
         condition = f"{same_key} AND {only}" if only else same_key
-        target = DeltaTable.forPath(self.session, self.path(table))
-        merge = target.alias("t").merge(rows.select(*table.column_names).alias("s"), condition)
-        if on_match == "update":
-            values = update or {name: f"s.`{name}`" for name in table.column_names}
-            merge = merge.whenMatchedUpdate(condition=changed, set=dict(values))
-        merge.whenNotMatchedInsertAll().execute()
+        source = in_schema(rows, table).alias("s")
+
+        def write() -> None:
+            merge = self._target(table).merge(source, condition)
+            if on_match == "update":
+                values = update or {name: f"s.`{name}`" for name in table.column_names}
+                merge = merge.whenMatchedUpdate(condition=changed, set=dict(values))
+            merge.whenNotMatchedInsertAll().execute()
+
+        self._commit(write)
+
+    def append_new(
+        self,
+        table: Table,
+        rows: DataFrame,
+        *,
+        only: str,
+        order: Sequence[str],
+        files: int = 1,
+        note: str = "",
+    ) -> None:
+        """Appends rows whose key is not there; rows with a known key change nothing.
+
+        Unlike a merge it decides how rows lie in files. The append reads the keys it must not repeat, so
+        Delta refuses it when another job has added rows that meet `only` meanwhile; it is then made again.
+
+        Args:
+            table: The target; created when absent.
+            rows: Columns of the table, keys unique; computed again for every try, so persist what is costly.
+            only: SQL condition on the table's columns that all rows meet; lets Delta skip partitions.
+            order: Columns the rows are laid out by, over files and within them.
+            files: Number of files written.
+            note: Kept with the commit; see `others_appended`.
+        """
+        self.create(table)
+
+        def write() -> None:
+            known = self.read(table).where(only).select(*table.key)
+            new = in_schema(rows.join(known, list(table.key), "left_anti"), table)
+            laid_out = new.repartition(1) if files == 1 else new.repartitionByRange(files, *order)
+            laid_out = laid_out.sortWithinPartitions(*order)
+            writer = laid_out.write.format("delta").mode("append").option("userMetadata", note)
+            writer.save(self.path(table))
+
+        self._commit(write)
+
+    def others_appended(self, table: Table, since_version: int, note: str) -> bool:
+        """Whether one of the latest commits, after a version, appended rows under another note."""
+        commits = self._target(table).history(MOST_COMMITS).where(F.col("version") > since_version)
+        others = commits.where("operation = 'WRITE'").where(~F.col("userMetadata").eqNullSafe(note))
+        return not others.isEmpty()
 
     def delete(self, table: Table, rows: DataFrame) -> None:
         """Removes all rows that agree with one of `rows` in its columns; writes nothing when none does."""
         if self.exists(table) and not self.read(table).join(rows, rows.columns, "left_semi").isEmpty():
-            target = DeltaTable.forPath(self.session, self.path(table)).alias("t")
             same = " AND ".join(f"t.`{key}` = s.`{key}`" for key in rows.columns)
-            target.merge(rows.distinct().alias("s"), same).whenMatchedDelete().execute()
+            source = rows.distinct().alias("s")
+            self._commit(lambda: self._target(table).merge(source, same).whenMatchedDelete().execute())
 
     def replace(self, table: Table, rows: DataFrame, where: str) -> None:
         """Replaces all rows that meet a condition by new ones, in one commit.
@@ -119,14 +200,39 @@ class TableStore:
             where: SQL condition on the table's columns.
         """
         self.create(table)
-        writer = rows.select(*table.column_names).write.format("delta").mode("overwrite")
-        writer.option("replaceWhere", where).save(self.path(table))
+        writer = in_schema(rows, table).write.format("delta").mode("overwrite")
+        self._commit(lambda: writer.option("replaceWhere", where).save(self.path(table)))
 
     def create(self, table: Table) -> None:
-        """Makes the table with its columns, comments, version and constraints; nothing when it is there."""
-        path = self.path(table)
-        if self.exists(table):
+        """Makes the table with its columns, comments, version and constraints.
+
+        One that is there gains the columns that came with a later Quarry; else it stays as it is.
+        """
+        if table.name in self._ready:
             return
+        if self.exists(table):
+            self._add_missing_columns(table)
+        else:
+            self._commit(lambda: self._create(table))
+        self._ready.add(table.name)
+
+    def _add_missing_columns(self, table: Table) -> None:
+        wanted = spark_schema(table)
+        found = self.read(table).schema
+        if any(f.name not in found.names or f.dataType != found[f.name].dataType for f in wanted):
+            none = self.session.createDataFrame([], wanted).write.format("delta").mode("append")
+            self._commit(lambda: none.option("mergeSchema", True).save(self.path(table)))
+
+    def _target(self, table: Table) -> DeltaTable:
+        return DeltaTable.forPath(self.session, self.path(table)).alias("t")
+
+    @staticmethod
+    @_repeated_on_conflict
+    def _commit(write: Callable[[], None]) -> None:
+        write()
+
+    def _create(self, table: Table) -> None:
+        path = self.path(table)
         properties = {VERSION_PROPERTY: str(table.version)}
         properties |= {f"delta.constraints.{name}": condition for name, condition in table.checks}
         columns = ", ".join(column.ddl() for column in table.columns)
@@ -179,6 +285,18 @@ class TableStore:
 def spark_schema(table: Table) -> StructType:
     """A table's schema as Spark's type, all fields nullable."""
     return cast(StructType, StructType.fromDDL(table.ddl()))
+
+
+def _same(table: Table, key: str) -> str:
+    nullable = next(column.nullable for column in table.columns if column.name == key)
+    return f"t.`{key}` {'<=>' if nullable else '='} s.`{key}`"
+
+
+def in_schema(rows: DataFrame, table: Table) -> DataFrame:
+    """The table's columns in schema order; nullable ones that the rows lack are null."""
+    missing = [c for c in table.columns if c.nullable and c.name not in rows.columns]
+    filled = rows.withColumns({c.name: F.lit(None).cast(c.ddl_type) for c in missing}) if missing else rows
+    return filled.select(*table.column_names)
 
 
 def utc_timestamp(epoch_s: float) -> Column:

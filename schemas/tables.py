@@ -19,7 +19,7 @@ def _optional(name: str, ddl_type: str, comment: str) -> Column:
 
 DETECTION_DDL = (
     "STRUCT<detection_id: STRING, label: INT, label_name: STRING, score: DOUBLE, "
-    "x1: DOUBLE, y1: DOUBLE, x2: DOUBLE, y2: DOUBLE, logits: ARRAY<FLOAT>>"
+    "x1: DOUBLE, y1: DOUBLE, x2: DOUBLE, y2: DOUBLE, logits: ARRAY<FLOAT>, feature: ARRAY<FLOAT>>"
 )
 TRUTH_BOX_DDL = (
     "STRUCT<label: INT, label_name: STRING, x1: DOUBLE, y1: DOUBLE, x2: DOUBLE, y2: DOUBLE, "
@@ -77,6 +77,10 @@ DETECTIONS = Table(
         _required("height", "INT", "px of the decoded image after EXIF orientation"),
         _required("detections", f"ARRAY<{DETECTION_DDL}>", "by falling score, all scores >= eta0"),
         _required("n_detections", "INT", "size of the array"),
+        _optional("sequence_id", "STRING", "images.sequence_id; frames of a video lie together, in order"),
+        _optional("frame_index", "INT", "images.frame_index"),
+        _optional("image_feature", "ARRAY<FLOAT>", "pooled features, if detector.keep_image_feature"),
+        _optional("image_ts", "TIMESTAMP", "images.ingest_ts of the file that was seen; null for imports"),
         _optional("latency_ms", "FLOAT", "model time of the image's batch divided by its size, ms"),
         _required("run_id", "STRING", "run that wrote the row"),
         _required("ts", "TIMESTAMP", "when the run started, UTC"),
@@ -95,6 +99,7 @@ QUARANTINE = Table(
     comment="Every image a stage could not use, and why; a row leaves by resolved = true, never by deletion",
     columns=(
         _required("image_id", "STRING", "images.image_id"),
+        _optional("model_id", "STRING", "model the fault is between; null: the file's fault, whoever looks"),
         _required("uri", "STRING", "where the file is"),
         _required("stage", "STRING", "stage that failed: ingest, detect or import_detections"),
         _required(
@@ -109,7 +114,7 @@ QUARANTINE = Table(
         _required("last_ts", "TIMESTAMP", "latest failure, UTC"),
         _required("resolved", "BOOLEAN", "true once the image was read after all"),
     ),
-    key=("image_id",),
+    key=("image_id", "model_id"),
 )
 
 GROUND_TRUTH = Table(
@@ -239,7 +244,8 @@ METRICS = Table(
             "method",
             "STRING",
             "score_sampling, score_sampling_mc, another hardness.method, a baseline, random, ground_truth "
-            "(likeness of queries) or detector",
+            "(likeness of queries), detector, or detect (where a detection run's time went: images_per_s, "
+            "forward_s ...)",
         ),
         _optional("value", "DOUBLE", "null where undefined, e.g. AUROC without hard images"),
         _optional("low", "DOUBLE", "2.5th percentile over bootstrap resamples of the images"),

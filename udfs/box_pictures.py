@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from PIL import Image, ImageDraw, ImageFont
 
-from udfs.image_files import ImageFault, decode_rgb, read_bytes, rgb_image
+from udfs.image_files import ImageFault, decode_rgb, max_file_bytes, read_bytes, rgb_image
 
 BoxRole = Literal["confirmed", "likely_false", "likely_missed"]
 Corners = tuple[float, float, float, float]
@@ -132,7 +132,7 @@ def picture_batches(
 
 def _picture_row(row: Mapping[str, Any], width_px: int, eta: float, max_pixels: int) -> dict[str, Any]:
     try:
-        image = Image.fromarray(decode_rgb(read_bytes(row["uri"]), max_pixels))
+        image = Image.fromarray(decode_rgb(read_bytes(row["uri"], max_file_bytes(max_pixels)), max_pixels))
     except ImageFault as fault:
         return {"image_id": row["image_id"], "error": f"{fault.error_class}: {fault.message}"}
     return {"image_id": row["image_id"], "jpeg": _picture_jpeg(image, row, width_px, eta)}

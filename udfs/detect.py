@@ -1,60 +1,35 @@
-"""Runs a detector over image paths: read, decode, batch, predict, one Arrow row an image."""
+"""Runs a detector over image paths: read, decode, batch, predict, one Arrow row an image and view."""
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from conf.errors import QuarryError
 from conf.settings import DetectorSettings, DetectSettings
-from udfs.image_files import ImageFault, decode_rgb, read_bytes
+from udfs.detection_rows import Outcome, outcome_batch
+from udfs.devices import TaskGpu, worker_device
+from udfs.image_files import ImageFault
+from udfs.prediction import Prediction
+from udfs.read_ahead import ReadGroup, ReadImage, read_ahead
+from udfs.views import in_original_px, seen_as
 
 if TYPE_CHECKING:
-    from detectors.detections import Detections
-    from detectors.detector import Detector, DetectorCard
+    import torch
 
-DETECTION_TYPE = pa.struct(
-    [
-        ("detection_id", pa.string()),
-        ("label", pa.int32()),
-        ("label_name", pa.string()),
-        ("score", pa.float64()),
-        ("x1", pa.float64()),
-        ("y1", pa.float64()),
-        ("x2", pa.float64()),
-        ("y2", pa.float64()),
-        ("logits", pa.list_(pa.float32())),
-    ]
-)
-DETECT_SCHEMA = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("uri", pa.string()),
-        ("model_id", pa.string()),
-        ("view", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("detections", pa.list_(DETECTION_TYPE)),
-        ("n_detections", pa.int32()),
-        ("latency_ms", pa.float32()),
-        ("error_class", pa.string()),
-        ("message", pa.string()),
-    ]
-)
-ORIGINAL_VIEW = "original"
-READER_THREADS = 2
+    from detectors.detector import DetectorCard
 
 
 def detect_batches(
-    batches: Iterator[pa.RecordBatch], detector: DetectorSettings, run: DetectSettings, max_pixels: int
+    batches: Iterator[pa.RecordBatch],
+    detector: DetectorSettings,
+    run: DetectSettings,
+    max_pixels: int,
+    model_id: str,
+    gpu: TaskGpu | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Detections of every image, or the reason why there are none; mapInArrow-shaped.
 
@@ -62,25 +37,31 @@ def detect_batches(
     by threads while the model works on the current ones.
 
     Args:
-        batches: Columns image_id and uri.
+        batches: Columns image_id and uri, perhaps n_pixels, sequence_id, frame_index, and `views`: those
+            wanted of this image where they are not all of `run.views`.
         detector: What runs; part of the model's identity.
-        run: Device, batch size and threads; they do not change results beyond float tolerance.
+        run: Views, batch size and threads.
         max_pixels: Larger images are faults.
+        model_id: Identity of the detector as the job knows it.
+        gpu: What Spark says of this task's GPU; none outside Spark.
+
+    Raises:
+        QuarryError: The weights or the plugin on this worker are others than the job's.
 
     Yields:
-        Batches of DETECT_SCHEMA, one row per input row: either detections (perhaps none), or error_class and
-        message.
+        Batches of DETECT_SCHEMA: a row per view of a readable image, and one row per image that is not.
     """
-    model = _worker_detector(detector.model_dump_json(), run.device, run.threads)
-    with ThreadPoolExecutor(READER_THREADS) as readers:
-        ahead = None
-        for image_ids, uris in _groups(batches, run.batch_size):
-            coming = (image_ids, uris, [readers.submit(_read, uri, max_pixels) for uri in uris])
-            if ahead is not None:
-                yield _detect_group(model, *ahead)
-            ahead = coming
-        if ahead is not None:
-            yield _detect_group(model, *ahead)
+    device = worker_device(run.device, gpu)
+    model = _worker_model(detector.model_dump_json(), device, run.threads, run.compile)
+    if model.detector.model_id != model_id:
+        raise QuarryError(
+            f"{detector.weights}: this worker loads model {model.detector.model_id}, the job runs "
+            f"{model_id}: the file was replaced, or workers differ in it or in a plugin; start the job again"
+        )
+    groups = read_ahead(batches, batch_size=run.batch_size, threads=run.reader_threads, max_pixels=max_pixels)
+    for group in groups:
+        outcomes = list(_outcomes(model, group, run.views))
+        yield outcome_batch(group.rows, outcomes, model.detector.model_id, model.detector.classes)
 
 
 def detector_card(detector: DetectorSettings) -> DetectorCard:
@@ -94,101 +75,81 @@ def detector_card(detector: DetectorSettings) -> DetectorCard:
     return describe_detector(detector)
 
 
-@lru_cache(maxsize=1)
-def _worker_detector(detector_json: str, device: str, threads: int) -> Detector:
+# A worker of a machine with several GPUs may serve them in turn.
+@lru_cache(maxsize=8)
+def _worker_model(detector_json: str, device: str, threads: int, compile: bool) -> Prediction:
     import torch
 
     from detectors.load import load_detector
 
     torch.set_num_threads(threads)
-    return load_detector(DetectorSettings.model_validate_json(detector_json), device=device)
+    if device.startswith("cuda:"):
+        torch.cuda.set_device(device)
+    settings = DetectorSettings.model_validate_json(detector_json)
+    return Prediction(load_detector(settings, device=device, compile=compile))
 
 
-def _groups(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[tuple[list[str], list[str]]]:
-    for batch in batches:
-        for start in range(0, batch.num_rows, size):
-            part = batch.slice(start, size)
-            yield part.column("image_id").to_pylist(), part.column("uri").to_pylist()
+def _outcomes(model: Prediction, group: ReadGroup, views: Sequence[str]) -> Iterator[Outcome]:
+    for row, image in enumerate(group.images):
+        if isinstance(image.pixels, ImageFault):
+            yield Outcome(row=row, view=views[0], found=image.pixels, timings=_read_timings(image, group))
+    wanted = group.rows.column("views").to_pylist() if "views" in group.rows.schema.names else None
+    refused: set[int] = set()
+    seen: set[int] = set()
+    for view in views:
+        rows = [
+            row
+            for row, image in enumerate(group.images)
+            if not isinstance(image.pixels, ImageFault)
+            and row not in refused
+            and (wanted is None or view in wanted[row])
+        ]
+        for outcome in _seen(model, group, rows, view, charged=seen):
+            if isinstance(outcome.found, ImageFault):
+                refused.add(outcome.row)
+            yield outcome
+        seen.update(rows)
 
 
-def _read(uri: str, max_pixels: int) -> NDArray[np.uint8] | ImageFault:
-    try:
-        return decode_rgb(read_bytes(uri), max_pixels)
-    except ImageFault as fault:
-        return fault
-
-
-def _detect_group(
-    model: Detector, image_ids: Sequence[str], uris: Sequence[str], reads: Sequence[Any]
-) -> pa.RecordBatch:
-    contents = [read.result() for read in reads]
-    readable = [i for i, content in enumerate(contents) if not isinstance(content, ImageFault)]
-    start_s = time.perf_counter()
-    found = dict(zip(readable, _predicted(model, [contents[i] for i in readable]), strict=True))
-    latency_ms = (time.perf_counter() - start_s) * 1000 / max(len(readable), 1)
-    rows = []
-    for i, (image_id, uri) in enumerate(zip(image_ids, uris, strict=True)):
-        row: dict[str, Any] = {"image_id": image_id, "uri": uri}
-        row |= {"model_id": model.model_id, "view": ORIGINAL_VIEW}
-        outcome = found.get(i, contents[i])
-        if isinstance(outcome, ImageFault):
-            row |= {"error_class": outcome.error_class, "message": outcome.message}
-        else:
-            height, width = contents[i].shape[:2]
-            structs = detection_structs(image_id, model.model_id, outcome, model.classes)
-            row |= {"width": width, "height": height, "latency_ms": latency_ms}
-            row |= {"detections": structs, "n_detections": len(structs)}
-        rows.append(row)
-    return pa.RecordBatch.from_pylist(rows, schema=DETECT_SCHEMA)
-
-
-def _predicted(model: Detector, images: Sequence[NDArray[np.uint8]]) -> list[Detections | ImageFault]:
-    """Detections of each image; one that the model refuses becomes a fault and spares the others."""
+def _seen(
+    model: Prediction, group: ReadGroup, rows: Sequence[int], view: str, *, charged: Collection[int]
+) -> Iterator[Outcome]:
+    """Outcomes of these rows' images in one view; reading is not charged again to those `charged`."""
+    pixels = [group.images[row].pixels for row in rows]
+    images = [seen_as(image, view) for image in pixels if not isinstance(image, ImageFault)]
     if not images:
-        return []
+        return
+    found = model.outcomes(images)
+    stages = {f"{stage}_ms": s * 1000 / len(rows) for stage, s in model.detector.clock.take().items()}
+    busy = _gpu_percent(model.detector.device)
+    for row, image, seen in zip(rows, images, found, strict=True):
+        read = {} if row in charged else _read_timings(group.images[row], group)
+        height, width = image.shape[:2]
+        if isinstance(seen, ImageFault):
+            yield Outcome(row=row, view=view, found=seen, timings=read)
+        else:
+            yield Outcome(
+                row=row,
+                view=view,
+                found=in_original_px(seen, view, width),
+                size_wh=(width, height),
+                timings=read | stages,
+                gpu_percent=busy,
+            )
+
+
+def _read_timings(image: ReadImage, group: ReadGroup) -> dict[str, float]:
+    wait_ms = group.wait_ms / len(group.images)
+    return {"fetch_ms": image.fetch_ms, "decode_ms": image.decode_ms, "wait_ms": wait_ms}
+
+
+def _gpu_percent(device: torch.device) -> float | None:
+    """How busy the GPU was of late, where NVIDIA's management library is installed (nvidia-ml-py)."""
+    if device.type != "cuda":
+        return None
+    import torch
+
     try:
-        return list(model.predict(images))
-    except QuarryError as error:
-        if len(images) == 1:
-            return [ImageFault("undetectable", str(error))]
-        return [outcome for image in images for outcome in _predicted(model, [image])]
-
-
-def detection_structs(
-    image_id: str, model_id: str, found: Detections, classes: Sequence[str], view: str = ORIGINAL_VIEW
-) -> list[dict[str, Any]]:
-    """One image's detections as the structs of the `detections` table, in the detector's order.
-
-    Args:
-        image_id: The image.
-        model_id: The detector.
-        found: Aligned arrays of the image.
-        classes: Name of label i at i - 1.
-        view: Test-time view.
-
-    Returns:
-        A dict per detection with the fields of DETECTION_TYPE.
-    """
-    logits = found.logits
-    return [
-        {
-            "detection_id": detection_id(image_id, model_id, view, i),
-            "label": int(label),
-            "label_name": classes[int(label) - 1],
-            "score": float(score),
-            "x1": float(box[0]),
-            "y1": float(box[1]),
-            "x2": float(box[2]),
-            "y2": float(box[3]),
-            "logits": None if logits is None else logits[i].tolist(),
-        }
-        for i, (box, score, label) in enumerate(
-            zip(found.boxes_xyxy, found.scores, found.labels, strict=True)
-        )
-    ]
-
-
-def detection_id(image_id: str, model_id: str, view: str, position: int) -> str:
-    """A stable id of one detection: 16 hexadecimal characters from image, model, view and position."""
-    text = f"{image_id}\n{model_id}\n{view}\n{position}"
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        return float(torch.cuda.utilization(device))
+    except Exception:  # no nvidia-ml-py, or a device that does not tell: each has its own error
+        return None

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from udfs.boxes import FloatArray, IntArray, owners
-from udfs.detect import DETECTION_TYPE, ORIGINAL_VIEW, detection_id
+from udfs.detection_rows import DETECTION_TYPE, detection_id
+from udfs.views import ORIGINAL_VIEW
 
 BAD_DETECTIONS = "bad_detections"
 LARGEST_PX = 1e9
@@ -229,6 +230,7 @@ def _structs(given: GivenDetections, kept: IntArray) -> pa.StructArray:
         "score": pa.array(given.scores[kept]),
         **{side: pa.array(given.boxes_xyxy[kept, i]) for i, side in enumerate(("x1", "y1", "x2", "y2"))},
         "logits": taken(given.logits, pa.list_(pa.float32())),
+        "feature": pa.nulls(len(kept), pa.list_(pa.float32())),
     }
     return pa.StructArray.from_arrays(
         [columns[field.name] for field in DETECTION_TYPE], fields=list(DETECTION_TYPE)

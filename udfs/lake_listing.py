@@ -21,6 +21,7 @@ LISTING_SCHEMA = pa.schema(
     ]
 )
 ROWS_PER_BATCH = 10_000
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 HIDDEN = (".", "_")
 
 
@@ -61,11 +62,11 @@ def lake_folders(root_uri: str, at_least: int, depth: int = 4) -> list[tuple[str
 
 def _subfolders(filesystem: pafs.FileSystem, folder: str) -> list[str]:
     infos = filesystem.get_file_info(pafs.FileSelector(folder))
-    return sorted(
-        info.path
-        for info in infos
-        if info.type == pafs.FileType.Directory and not info.base_name.startswith(HIDDEN)
-    )
+    paths = sorted(_path(info) for info in infos if info.type == pafs.FileType.Directory)
+    for path in paths:
+        if REPLACEMENT in path:
+            raise QuarryError(f"{path}: the folder's name is not UTF-8, so no table can hold it; rename it")
+    return [path for path in paths if not posixpath.basename(path).startswith(HIDDEN)]
 
 
 def list_batches(
@@ -96,9 +97,9 @@ def _listed(
     base = path.rstrip("/")
     rows: list[tuple[str, str, int, datetime.datetime]] = []
     for info in filesystem.get_file_info(pafs.FileSelector(base, recursive=recursive)):
-        relative = info.path[len(base) + 1 :]
+        relative = _path(info)[len(base) + 1 :]
         hidden = any(part.startswith(HIDDEN) for part in relative.split("/"))
-        if info.type != pafs.FileType.File or hidden or not info.path.lower().endswith(endings):
+        if info.type != pafs.FileType.File or hidden or not relative.lower().endswith(endings):
             continue
         uri = f"{folder}/{relative}"
         rows.append((uri, uri[len(root_uri) + 1 :], info.size, info.mtime))
@@ -107,6 +108,15 @@ def _listed(
             rows = []
     if rows:
         yield _batch(rows)
+
+
+def _path(info: pafs.FileInfo) -> str:
+    """The file's path; a name that is not UTF-8 is one no table can hold, so its file will be missing."""
+    try:
+        return str(info.path)
+    except UnicodeDecodeError as error:
+        name: bytes = error.object
+        return name.decode("utf-8", "replace")  # with REPLACEMENT
 
 
 def _batch(rows: list[tuple[str, str, int, datetime.datetime]]) -> pa.RecordBatch:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
 from conf.errors import QuarryError, nearest
+from conf.plugin import imported_function
 from conf.query_spec import QuerySpec, TermSpec
 from udfs.boxes import FloatArray
 from udfs.queries import Comparison, ErrorSets, Query, Term, read_only
@@ -48,7 +46,7 @@ class PluginRule:
         Raises:
             QuarryError: The function cannot be loaded, fails, or returns something else.
         """
-        function = loaded_function(self.function, self.query)
+        function = imported_function(self.function, _asked_by(self.query))
         try:
             values = np.asarray(function(read_only(sets), self.labels), np.float64)
         except (Exception, SystemExit) as error:
@@ -64,26 +62,6 @@ class PluginRule:
         return f"query {self.query!r} (python: {self.function})"
 
 
-@lru_cache(maxsize=64)
-def loaded_function(function: str, query: str) -> Any:
-    """The function `module:function` names.
-
-    Raises:
-        QuarryError: No such module or function.
-    """
-    module_name, name = function.split(":")
-    try:
-        found = getattr(importlib.import_module(module_name), name, None)
-    except (Exception, SystemExit) as error:  # whatever a user's module does when it is imported
-        raise QuarryError(
-            f"query {query!r}: cannot import {module_name}: {error}; it must be on the Python path here and "
-            "on every worker (spark-submit --py-files)"
-        ) from None
-    if not callable(found):
-        raise QuarryError(f"query {query!r}: module {module_name} has no function {name!r}")
-    return found
-
-
 def definition_text(name: str, spec: QuerySpec) -> str:
     """All that a query's values depend on, as text: its definition, and the source of a Python function's
     module.
@@ -94,7 +72,9 @@ def definition_text(name: str, spec: QuerySpec) -> str:
     text = spec.model_dump_json(exclude={"description"})
     if spec.python is None:
         return text
-    return text + inspect.getsource(inspect.getmodule(loaded_function(spec.python, name)) or object)
+    return text + inspect.getsource(
+        inspect.getmodule(imported_function(spec.python, _asked_by(name))) or object
+    )
 
 
 def defined_query(name: str, spec: QuerySpec, labels: Mapping[str, int]) -> Query:
@@ -110,7 +90,7 @@ def defined_query(name: str, spec: QuerySpec, labels: Mapping[str, int]) -> Quer
     """
     key = f"score.define.{name}"
     if spec.python is not None:
-        loaded_function(spec.python, name)
+        imported_function(spec.python, _asked_by(name))
         return Query(name=name, rule=PluginRule(query=name, function=spec.python, labels=dict(labels)))
     if spec.compare is None:
         return Query(name=name, rule=_term(spec, labels, key))
@@ -122,6 +102,10 @@ def defined_query(name: str, spec: QuerySpec, labels: Mapping[str, int]) -> Quer
         assert spec.compare.value is not None
         right = spec.compare.value
     return Query(name=name, rule=Comparison(left=left, op=spec.compare.op, right=right))
+
+
+def _asked_by(query: str) -> str:
+    return f"query {query!r}"
 
 
 def _term(spec: TermSpec, labels: Mapping[str, int], key: str) -> Term:

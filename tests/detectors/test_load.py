@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import pickle
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 
 from conf.errors import QuarryError
 from conf.settings import DetectorSettings
-from detectors.architectures import build_model, known_architectures
+from detectors.architectures import build_model, known_architectures, torchvision_architectures
 from detectors.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from detectors.load import describe_detector, load_detector
+from detectors.torchvision_weights import ZERO_EPSILON_WEIGHTS, _class_count
 from tests.detectors.tiny_detectors import CLASSES, TINY_SIZE_PX, random_images, random_model
 
 
@@ -156,7 +159,7 @@ def test_what_the_settings_name_must_agree(tmp_path: Path) -> None:
         load_detector(DetectorSettings(weights=uri), "cuda")
 
 
-@pytest.mark.parametrize("architecture", ["fasterrcnn_mobilenet_v3_large_320_fpn", "small_retinanet"])
+@pytest.mark.parametrize("architecture", ["ssdlite320_mobilenet_v3_large", "small_retinanet"])
 def test_bare_state_dicts(tmp_path: Path, architecture: str) -> None:
     path = str(tmp_path / "model.pth")
     torch.save(random_model(architecture).state_dict(), path)
@@ -184,11 +187,57 @@ def test_torchvision_files_bring_their_classes(tmp_path: Path) -> None:
     assert (card.min_size, card.max_size) == (320, 640)
 
 
-@pytest.mark.parametrize("architecture", known_architectures())
-def test_every_architecture_can_be_built(architecture: str) -> None:
+def weights_without_memory(architecture: str, n_classes: int) -> dict[str, torch.Tensor]:
     with torch.device("meta"):
-        model = build_model(architecture, n_classes=2, min_size=64, max_size=96)
-    assert sum(p.numel() for p in model.parameters()) > 5e5
+        return dict(build_model(architecture, n_classes=n_classes).state_dict())
+
+
+@pytest.mark.parametrize("architecture", known_architectures())
+def test_classes_are_counted_in_every_architecture(architecture: str) -> None:
+    weights = weights_without_memory(architecture, 7)
+    assert sum(value.numel() for value in weights.values()) > 5e5
+    assert _class_count(weights, architecture, "a.pth") == 7
+
+
+def test_heads_that_are_of_no_number_of_classes() -> None:
+    name = "ssdlite320_mobilenet_v3_large"
+    weights = weights_without_memory(name, 7)
+    bias = "head.classification_head.module_list.0.1.bias"
+    with pytest.raises(QuarryError, match=rf"a.pth: weights do not fit {name}: {bias} is missing"):
+        _class_count({k: v for k, v in weights.items() if k != bias}, name, "a.pth")
+    with pytest.raises(QuarryError, match="has 49 values, expected 6 for each class and 6 beside"):
+        _class_count({**weights, bias: torch.zeros(49)}, name, "a.pth")
+    with pytest.raises(QuarryError, match="is of 6 classes, .* of 7"):
+        _class_count({**weights, bias: torch.zeros(42)}, name, "a.pth")
+    with pytest.raises(QuarryError, match="has 6 values"):
+        _class_count({**weights, bias: torch.zeros(6)}, name, "a.pth")
+
+
+def test_zero_epsilon_is_for_the_weights_that_torchvision_treats_so() -> None:
+    for name in torchvision_architectures():
+        source = inspect.getsource(inspect.unwrap(torchvision.models.get_model_builder(name)))
+        assert ("overwrite_eps(model, 0.0)" in source) == ((name, "COCO_V1") in ZERO_EPSILON_WEIGHTS)
+
+
+def test_weights_by_name_are_those_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchvision's own files leave out what frozen batch norm does not have."""
+    architecture = "ssdlite320_mobilenet_v3_large"
+    official = torchvision.models.get_model_weights(architecture)["COCO_V1"]
+    weights = dict(build_model(architecture, n_classes=90).state_dict())
+    weights = {key: value for key, value in weights.items() if not key.endswith("num_batches_tracked")}
+    path = tmp_path / PurePosixPath(official.url).name
+    torch.save(weights, path)
+    monkeypatch.setattr(type(official), "get_state_dict", lambda self, **options: weights)
+    named = load_detector(DetectorSettings(weights="COCO_V1", architecture=architecture), "cpu")
+    from_file = load_detector(DetectorSettings(weights=str(path), architecture=architecture), "cpu")
+    assert named.model_id == from_file.model_id
+    assert named.classes == from_file.classes and named.classes[2] == "car"
+    assert_refused(
+        "resizes every image to 320x320 px: min_size expected 320 or none, got 400",
+        weights="COCO_V1",
+        architecture=architecture,
+        min_size=400,
+    )
 
 
 def test_masks_and_keypoints_are_dropped() -> None:

@@ -14,7 +14,7 @@ from conf.errors import QuarryError
 from conf.settings import SampleLakeSettings, Settings
 from pipelines.acquire import acquire
 from pipelines.cycle import STAGES, run_cycle
-from pipelines.detect import detect, known_detector
+from pipelines.detect import detect, detect_job
 from pipelines.ingest import ingest
 from pipelines.models import model_named
 from pipelines.run import Run
@@ -88,8 +88,7 @@ def test_running_everything_again_changes_no_row(finished: tuple[Run, Settings])
     again = Run(store=run.store)
     model = model_named(again, None)
     assert ingest(again, settings.lake)["new_or_changed"] == 0
-    card = known_detector(settings.detector)
-    assert detect(again, card, settings.detector, settings.detect, settings.lake.max_pixels)["pending"] == 0
+    assert detect(again, CYCLE, detect_job(settings))["pending"] == 0
     assert score(again, model, settings.score, settings.calibration, settings.seed)["rows"] == 0
     for stage in STAGES:
         stage.work(again, CYCLE, settings)
@@ -177,13 +176,12 @@ def test_a_file_that_breaks_moves_from_detections_to_quarantine(
     shutil.copytree(small_lake / "images", lake / "images")
     settings = lake_settings(lake, tmp_path)
     store = TableStore(finished[0].store.session, f"{tmp_path}/tables")
-    card = known_detector(settings.detector)
     scoring = settings.score.model_copy(update={"queries": ("total_fp",), "baselines": ()})
 
     def cycle_once() -> dict[str, int]:
         mine = Run(store=store)
         ingest(mine, settings.lake)
-        detect(mine, card, settings.detector, settings.detect, settings.lake.max_pixels)
+        detect(mine, CYCLE, detect_job(settings))
         score(mine, model_named(mine, None), scoring, settings.calibration, settings.seed)
         return {table.name: len(rows(store.root, table.name)) for table in (DETECTIONS, HARDNESS, QUARANTINE)}
 
@@ -210,11 +208,10 @@ def test_a_model_that_comes_later_tries_quarantined_images_once(
     for table in (IMAGES, QUARANTINE):
         mine.store.merge(table, run.store.read(table))
     other = settings.detector.model_copy(update={"eta0": 0.3})
-    card = known_detector(other)
-    readable = [row for row in rows(run.store.root, "images") if row["width"] is not None]
-    counts = detect(mine, card, other, settings.detect, settings.lake.max_pixels)
-    assert counts["pending"] == len(readable)
-    assert detect(mine, card, other, settings.detect, settings.lake.max_pixels)["pending"] == 0
+    job = detect_job(settings.model_copy(update={"detector": other}))
+    counts = detect(mine, CYCLE, job)
+    assert counts["pending"] == len(rows(run.store.root, "images"))
+    assert detect(mine, CYCLE, job)["pending"] == 0
 
 
 def test_typos_in_queries_are_told_before_the_first_stage(

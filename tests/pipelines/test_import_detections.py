@@ -23,7 +23,7 @@ from pipelines.labels import import_coco_labels
 from pipelines.run import Run
 from pipelines.tables import TableStore
 from tests.small_lake import rows
-from udfs.detect import detection_id
+from udfs.detection_rows import detection_id
 
 IMAGES = [
     {"id": 10, "file_name": "known.jpg", "width": 100, "height": 80},

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from delta.exceptions import ConcurrentAppendException
 from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -22,10 +27,9 @@ def metric(session: SparkSession, value: float, name: str = "ndcg") -> DataFrame
 
 def detection(session: SparkSession, score: float, x2: float, n: int) -> DataFrame:
     """One row of `detections` with one box."""
-    box = ("d", 1, "car", score, 0.0, 0.0, x2, 1.0, None)
-    frame = session.createDataFrame(
-        [("i", "m", "original", 9, 9, [box], n, None, "r", None)], spark_schema(DETECTIONS)
-    )
+    box = ("d", 1, "car", score, 0.0, 0.0, x2, 1.0, None, None)
+    row = ("i", "m", "original", 9, 9, [box], n, None, None, None, None, None, "r", None)
+    frame = session.createDataFrame([row], spark_schema(DETECTIONS))
     return frame.withColumn("ts", F.current_timestamp())
 
 
@@ -97,3 +101,79 @@ def test_a_newer_table_is_refused(session: SparkSession, tmp_path: Path) -> None
     session.sql(f"ALTER TABLE delta.`{store.path(METRICS)}` SET TBLPROPERTIES ('{VERSION_PROPERTY}' = '2')")
     with pytest.raises(QuarryError, match="schema version 2, this Quarry reads up to 1"):
         store.require_versions()
+
+
+def test_an_append_of_new_keys_changes_nothing_when_it_is_repeated(
+    session: SparkSession, tmp_path: Path
+) -> None:
+    store = TableStore(session, str(tmp_path))
+    two = metric(session, 0.5, "a").unionByName(metric(session, 0.6, "b"))
+    for frame in (metric(session, 0.5, "a"), two, two):
+        store.append_new(METRICS, frame, only="cycle_id = 'c'", order=("metric",))
+    assert [(row["metric"], row["value"]) for row in rows(store.root, "metrics")] == [("a", 0.5), ("b", 0.6)]
+
+
+def test_appends_at_once_write_each_key_once(session: SparkSession, tmp_path: Path) -> None:
+    """Every writer starts from the same version and takes its time, so that all but one meet a conflict."""
+    store = TableStore(session, str(tmp_path))
+    store.create(METRICS)
+    names = [f"m{i}" for i in range(40)]
+    failures: list[BaseException] = []
+
+    def write(seed: int) -> None:
+        try:
+            values = [("c", "m", name, "q", "x", float(seed), None, None, 1) for name in names]
+            frame = session.createDataFrame(values, spark_schema(METRICS)).mapInArrow(
+                slowly, spark_schema(METRICS)
+            )
+            store.append_new(METRICS, frame, only="cycle_id = 'c'", order=("metric",))
+        except BaseException as error:
+            failures.append(error)
+
+    writers = [threading.Thread(target=write, args=(seed,)) for seed in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert not failures
+    assert sorted(row["metric"] for row in rows(store.root, "metrics")) == sorted(names)
+
+
+def slowly(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The rows, a while later."""
+    for batch in batches:
+        time.sleep(0.3)
+        yield batch
+
+
+def test_a_conflict_is_tried_again_and_other_errors_are_not(session: SparkSession, tmp_path: Path) -> None:
+    tries: list[int] = []
+
+    def write() -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise ConcurrentAppendException("somebody else was faster")
+
+    TableStore._commit(write)
+    assert len(tries) == 3
+
+    def fail() -> None:
+        tries.append(1)
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        TableStore._commit(fail)
+    assert len(tries) == 4
+
+
+def test_a_table_of_an_earlier_quarry_gains_the_new_columns(session: SparkSession, tmp_path: Path) -> None:
+    store = TableStore(session, str(tmp_path))
+    old = detection(session, 0.5, 1.0, 1).drop("sequence_id", "frame_index", "image_feature", "image_ts")
+    old = old.withColumn("detections", F.transform("detections", lambda box: box.dropFields("feature")))
+    old.write.format("delta").partitionBy("model_id").save(store.path(DETECTIONS))
+    new = detection(session, 0.75, 1.0, 1).withColumn("image_id", F.lit("j"))
+    store.append_new(DETECTIONS, new, only="model_id = 'm'", order=("image_id",))
+    found = {row["image_id"]: row for row in rows(store.root, "detections")}
+    assert sorted(found) == ["i", "j"]
+    assert found["i"]["detections"][0]["score"] == 0.5
+    assert found["i"]["detections"][0]["feature"] is None and found["i"]["sequence_id"] is None

@@ -1,33 +1,44 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from conf.errors import QuarryError
 from conf.settings import DetectorSettings, DetectSettings
 from detectors.detections import Detections
+from detectors.detector import Detector
+from detectors.stage_clock import StageClock
+from tests.udfs.mutated_images import mutated_images
 from udfs import detect
-from udfs.detect import DETECT_SCHEMA, detect_batches, detection_id
+from udfs.detect import detect_batches
+from udfs.detection_rows import DETECT_SCHEMA, TIMINGS, detection_id
+from udfs.prediction import Prediction
 
 MAX_PIXELS = 10_000
+MODEL_ID = "model-1"
 PATHS = pa.schema([("image_id", pa.string()), ("uri", pa.string())])
 
 
 class BrightnessDetector:
     """As many boxes as the red value of the first pixel says, placed by it; remembers its batches."""
 
-    model_id = "model-1"
+    model_id = MODEL_ID
     classes = ("car", "person")
+    device = torch.device("cpu")
 
     def __init__(self) -> None:
         self.batch_sizes: list[int] = []
+        self.clock = StageClock(self.device)
 
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         self.batch_sizes.append(len(images))
@@ -46,7 +57,8 @@ class BrightnessDetector:
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> BrightnessDetector:
     fake = BrightnessDetector()
-    monkeypatch.setattr(detect, "_worker_detector", lambda *_: fake)
+    prediction = Prediction(cast(Detector, fake))
+    monkeypatch.setattr(detect, "_worker_model", lambda *_: prediction)
     return fake
 
 
@@ -72,17 +84,20 @@ def _rows(uris: Sequence[str], batch_size: int = 4, arrow_rows: int = 5) -> list
         for i in range(0, len(rows), arrow_rows)
     ]
     run = DetectSettings(batch_size=batch_size)
-    found = list(detect_batches(iter(batches), DetectorSettings(), run, MAX_PIXELS))
+    found = list(detect_batches(iter(batches), DetectorSettings(), run, MAX_PIXELS, MODEL_ID))
     assert all(batch.schema == DETECT_SCHEMA for batch in found)
-    return [row for batch in found for row in batch.to_pylist()]
+    return sorted(
+        (row for batch in found for row in batch.to_pylist()), key=lambda row: int(row["image_id"][3:])
+    )
 
 
 def _without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if key != "latency_ms"} for row in rows]
+    timed = {"latency_ms", *TIMINGS}
+    return [{key: value for key, value in row.items() if key not in timed} for row in rows]
 
 
-def test_every_image_gives_one_row_in_order(model: BrightnessDetector, files: list[str]) -> None:
-    rows = _rows(files)
+def test_every_image_gives_one_row(model: BrightnessDetector, files: list[str]) -> None:
+    rows = sorted(_rows(files), key=lambda row: int(row["image_id"][3:]))
     assert [row["image_id"] for row in rows] == [f"id-{i}" for i in range(len(files))]
     assert [row["uri"] for row in rows] == files
     assert {(row["model_id"], row["view"]) for row in rows} == {("model-1", "original")}
@@ -139,8 +154,10 @@ def test_a_group_without_a_readable_image_does_not_run_the_model(
 
 def test_no_images_give_no_rows(model: BrightnessDetector) -> None:
     empty = pa.RecordBatch.from_pylist([], schema=PATHS)
-    assert list(detect_batches(iter([empty]), DetectorSettings(), DetectSettings(), MAX_PIXELS)) == []
-    assert list(detect_batches(iter([]), DetectorSettings(), DetectSettings(), MAX_PIXELS)) == []
+    assert (
+        list(detect_batches(iter([empty]), DetectorSettings(), DetectSettings(), MAX_PIXELS, MODEL_ID)) == []
+    )
+    assert list(detect_batches(iter([]), DetectorSettings(), DetectSettings(), MAX_PIXELS, MODEL_ID)) == []
 
 
 def test_detection_ids_are_unique_and_stay_the_same(model: BrightnessDetector, files: list[str]) -> None:
@@ -181,3 +198,106 @@ def test_an_image_the_model_refuses_spares_the_others(model: BrightnessDetector,
     refused = [row for row in rows if row["error_class"] == "undetectable"]
     assert [row["message"] for row in refused] == ["too thin for the model"]
     assert [row for row in rows if row not in refused] == [row for row in usable if row["n_detections"] != 3]
+
+
+def test_a_flipped_view_is_a_second_row_in_pixels_of_the_image(
+    model: BrightnessDetector, files: list[str], tmp_path: Path
+) -> None:
+    halves = np.zeros((20, 30, 3), np.uint8)
+    halves[:, :15, 0], halves[:, 15:, 0] = 2, 5
+    uri = str(tmp_path / "halves.png")
+    Image.fromarray(halves).save(uri)
+    batch = pa.RecordBatch.from_pylist([{"image_id": "id-0", "uri": uri}], schema=PATHS)
+    run = DetectSettings(views=("original", "hflip"))
+    rows = pa.Table.from_batches(
+        detect_batches(iter([batch]), DetectorSettings(), run, MAX_PIXELS, MODEL_ID)
+    ).to_pylist()
+    assert [(row["view"], row["n_detections"]) for row in rows] == [("original", 2), ("hflip", 5)]
+    # The detector said x from 0 to 5 of the mirrored image, which is 30 px wide.
+    first = rows[1]["detections"][0]
+    assert (first["x1"], first["y1"], first["x2"], first["y2"]) == (25.0, 1.0, 30.0, 6.0)
+    assert rows[0]["fetch_ms"] is not None and rows[1]["fetch_ms"] is None
+    ids = {d["detection_id"] for row in rows for d in row["detections"]}
+    assert len(ids) == 7
+
+
+def test_only_the_views_an_image_lacks_are_run(model: BrightnessDetector, files: list[str]) -> None:
+    uris = [uri for uri in files if uri.endswith("png")][:3]
+    wanted = [["hflip"], ["original", "hflip"], ["original"]]
+    schema = pa.schema([*PATHS, ("views", pa.list_(pa.string()))])
+    rows = [
+        {"image_id": f"id-{i}", "uri": uri, "views": views}
+        for i, (uri, views) in enumerate(zip(uris, wanted, strict=True))
+    ]
+    run = DetectSettings(views=("original", "hflip"))
+    batch = pa.RecordBatch.from_pylist(rows, schema=schema)
+    found = pa.Table.from_batches(
+        detect_batches(iter([batch]), DetectorSettings(), run, MAX_PIXELS, MODEL_ID)
+    ).to_pylist()
+    seen = sorted((row["image_id"], row["view"]) for row in found)
+    assert seen == [("id-0", "hflip"), ("id-1", "hflip"), ("id-1", "original"), ("id-2", "original")]
+    assert [row["error_class"] for row in found] == [None] * 4
+
+
+def test_an_image_s_place_in_its_video_stays_with_it(model: BrightnessDetector, files: list[str]) -> None:
+    schema = pa.schema([*PATHS, ("sequence_id", pa.string()), ("frame_index", pa.int32())])
+    rows = [
+        {"image_id": f"id-{i}", "uri": uri, "sequence_id": "drive", "frame_index": 7 + i}
+        for i, uri in enumerate(files)
+    ]
+    batch = pa.RecordBatch.from_pylist(rows, schema=schema)
+    found = pa.Table.from_batches(
+        detect_batches(iter([batch]), DetectorSettings(), DetectSettings(batch_size=3), MAX_PIXELS, MODEL_ID)
+    ).to_pylist()
+    places = {row["image_id"]: (row["sequence_id"], row["frame_index"]) for row in found}
+    assert places == {f"id-{i}": ("drive", 7 + i) for i in range(len(files))}
+
+
+def test_box_and_image_features_reach_the_rows(
+    model: BrightnessDetector, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = model._found
+
+    def with_features(n: int) -> Detections:
+        features = np.arange(4 * n, dtype=np.float32).reshape(n, 4)
+        return replace(whole(n), features=features, image_feature=np.float32([n, 0.5]))
+
+    monkeypatch.setattr(model, "_found", with_features)
+    last = _rows(files)[-1]
+    assert [d["feature"] for d in last["detections"]][1] == [4.0, 5.0, 6.0, 7.0]
+    assert last["image_feature"] == [7.0, 0.5]
+
+
+@pytest.mark.filterwarnings("ignore")  # of Pillow's readers, which a test run would turn into faults
+def test_a_thousand_mutated_images_are_all_accounted_for(model: BrightnessDetector, tmp_path: Path) -> None:
+    uris = []
+    for name, content in mutated_images(seed=20260, n=1000):
+        uris.append(str(tmp_path / name))
+        Path(uris[-1]).write_bytes(content)
+    rows = _rows(uris, batch_size=16, arrow_rows=400)
+    assert [row["image_id"] for row in rows] == [f"id-{i}" for i in range(1000)]
+    for row in rows:
+        assert (row["error_class"] is None) == (row["detections"] is not None) == (row["width"] is not None)
+        assert (row["error_class"] is None) != bool(row["message"])
+    faults = Counter(row["error_class"] for row in rows)
+    assert faults[None] > 100 and len(faults) >= 5
+
+
+def test_a_worker_with_other_weights_than_the_job_s_is_refused(model: BrightnessDetector) -> None:
+    with pytest.raises(QuarryError, match="this worker loads model model-1, the job runs model-2"):
+        list(detect_batches(iter([]), DetectorSettings(), DetectSettings(), MAX_PIXELS, "model-2"))
+
+
+def test_logits_of_some_images_only_and_of_several_widths_are_kept(
+    model: BrightnessDetector, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = model._found
+
+    def uneven(n: int) -> Detections:
+        logits = None if n % 3 == 0 else np.full((n, n % 3), n, np.float32)
+        return replace(whole(n), logits=logits)
+
+    monkeypatch.setattr(model, "_found", uneven)
+    rows = [row for row in _rows(files) if row["error_class"] is None]
+    kept = {row["n_detections"]: [d["logits"] for d in row["detections"]] for row in rows}
+    assert kept[3] == [None] * 3 and kept[2] == [[2.0, 2.0]] * 2 and kept[4] == [[4.0]] * 4

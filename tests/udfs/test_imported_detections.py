@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from udfs.detect import DETECTION_TYPE, detection_id
+from udfs.detection_rows import DETECTION_TYPE, detection_id
 from udfs.imported_detections import NAMED_SCHEMA, GivenDetections, found_rows, named_batches, table_batches
 
 TABLE_SCHEMA = pa.schema(

@@ -114,3 +114,15 @@ def test_a_root_that_is_no_folder_is_refused(lake: Path, uri: str) -> None:
 )
 def test_partition_values(path: str, values: dict[str, str]) -> None:
     assert partition_values(path) == values
+
+
+def test_a_file_name_that_is_not_utf8_is_listed_under_a_name_that_will_be_missing(lake: Path) -> None:
+    (Path(os.fsdecode(os.fsencode(lake) + b"/dataset=b/caf\xe9.jpg"))).write_bytes(b"image")
+    paths = [str(row["path"]) for row in _listed(str(lake), 4, 4)]
+    assert sorted(paths) == sorted([*IMAGES, "dataset=b/caf\ufffd.jpg"])
+
+
+def test_a_folder_name_that_is_not_utf8_is_refused(lake: Path) -> None:
+    Path(os.fsdecode(os.fsencode(lake) + b"/caf\xe9")).mkdir()
+    with pytest.raises(QuarryError, match="name is not UTF-8"):
+        lake_folders(str(lake), 1000, 4)
