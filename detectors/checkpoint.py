@@ -127,8 +127,10 @@ def read_tensors(uri: str) -> Any:
             return torch.load(stream, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        # torch's own text advises to load such files all the same.
+        reason = "other objects are in it" if isinstance(error, pickle.UnpicklingError) else first_line
         raise QuarryError(
-            f"{uri} is not a checkpoint of tensors and plain values, and nothing else is loaded: {first_line}"
+            f"{uri} is not a checkpoint of tensors and plain values, and nothing else is loaded: {reason}"
         ) from error
 
 

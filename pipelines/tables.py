@@ -11,17 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
-from delta.exceptions import (
-    ConcurrentAppendException,
-    ConcurrentDeleteDeleteException,
-    ConcurrentDeleteReadException,
-    ConcurrentTransactionException,
-    ConcurrentWriteException,
-    DeltaConcurrentModificationException,
-    MetadataChangedException,
-    ProtocolChangedException,
-)
+from delta import exceptions as conflicts
 from delta.tables import DeltaTable
+from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
@@ -34,16 +26,9 @@ from schemas.tables import TABLES
 VERSION_PROPERTY = "quarry.schema_version"
 MOST_CONFLICT_S = 900
 MOST_COMMITS = 50
-# No common base class, though one of them is named like it.
-CONFLICTS = (
-    ConcurrentAppendException,
-    ConcurrentDeleteDeleteException,
-    ConcurrentDeleteReadException,
-    ConcurrentTransactionException,
-    ConcurrentWriteException,
-    DeltaConcurrentModificationException,
-    MetadataChangedException,
-    ProtocolChangedException,
+# That module holds nothing else; its classes have no common base of their own.
+CONFLICTS = tuple(
+    kind for kind in vars(conflicts).values() if isinstance(kind, type) and issubclass(kind, PySparkException)
 )
 # Another job committed to the same table in between: nothing of ours was written, and the same write, made
 # again on the table as it now is, is right. Delta leaves that to the application.

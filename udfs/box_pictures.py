@@ -10,7 +10,8 @@ from typing import Any, Literal
 import pyarrow as pa
 from PIL import Image, ImageDraw, ImageFont
 
-from udfs.image_files import ImageFault, decode_rgb, max_file_bytes, read_bytes, rgb_image
+from udfs.image_files import ImageFault, decode_rgb, max_file_bytes, read_bytes
+from udfs.image_pixels import rgb_image
 
 BoxRole = Literal["confirmed", "likely_false", "likely_missed"]
 Corners = tuple[float, float, float, float]

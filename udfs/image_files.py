@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 from numpy.typing import NDArray
-from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from conf.errors import QuarryError
+from udfs.image_pixels import TRANSPOSING_ORIENTATIONS, orientation_of, upright_rgb
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -32,23 +33,8 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 HEADER_BYTES = 1 << 16
 S3_SCHEMES = frozenset({"s3", "s3a", "s3n"})
-EXIF_ORIENTATION = 0x0112
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-TRANSPOSING_ORIENTATIONS = frozenset({5, 6, 7, 8})
-ORIENTATIONS_LAST_ROW_FIRST = frozenset({3, 4, 6, 7})
-# Fits a core's cache: one conversion after the other finds its pixels there.
-BAND_BYTES = 1 << 18
 # 16-bit RGBA without compression, and room for metadata.
 MAX_BYTES_PER_PIXEL, METADATA_BYTES = 8, 1 << 24
-TIFF_BITS_PER_SAMPLE, TIFF_PHOTOMETRIC, TIFF_WHITE_IS_ZERO = 258, 262, 0
 
 
 TRANSIENT_FAULTS = ("missing", "unreachable")
@@ -148,7 +134,7 @@ def header_size_wh(uri: str, max_pixels: int) -> tuple[int, int]:
         buffered = io.BufferedReader(_StoreFile(file), HEADER_BYTES)
         with _faults(), _open_image(buffered, max_pixels) as image:
             width, height = image.size
-            turned = _orientation(image) in TRANSPOSING_ORIENTATIONS
+            turned = orientation_of(image) in TRANSPOSING_ORIENTATIONS
     return (height, width) if turned else (width, height)
 
 
@@ -172,67 +158,13 @@ def decode_rgb(content: bytes, max_pixels: int) -> NDArray[np.uint8]:
             range of them is white everywhere.
     """
     with _faults(), _open_image(io.BytesIO(content), max_pixels) as image:
-        orientation = _orientation(image)
+        orientation = orientation_of(image)
         if isinstance(image, JpegImagePlugin.JpegImageFile):
             # Reader threads that stop every 64 KiB for the interpreter's lock wait for each other.
             image.decodermaxblock = len(content)
         image.load()
         _require_pixels(image, max_pixels)
-        return _upright_rgb(image, orientation)
-
-
-def rgb_image(image: Image.Image, grey_bits: int = 16, *, white_is_zero: bool = False) -> Image.Image:
-    """The image as 8-bit RGB; grey of `grey_bits` keeps its contrast, transparency is dropped."""
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I"):
-        # Pillow cuts 16-bit values at 255 when it converts them, so scale first.
-        grey = (np.asarray(image) >> (grey_bits - 8)).clip(0, 255).astype(np.uint8)
-        return Image.fromarray(255 - grey if white_is_zero else grey).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        return image.convert("RGBA").convert("RGB")
-    return image.convert("RGB")
-
-
-def _upright_rgb(image: Image.Image, orientation: int) -> NDArray[np.uint8]:
-    """Converts and turns band by band, so that no second image of full size is held."""
-    width, height = image.size
-    transposed = orientation in TRANSPOSING_ORIENTATIONS
-    rgb = np.empty((width, height, 3) if transposed else (height, width, 3), np.uint8)
-    bands = rgb.swapaxes(0, 1) if transposed else rgb
-    grey_bits, white_is_zero = _grey_coding(image)
-    n_rows = max(1, BAND_BYTES // (4 * width))
-    for top in range(0, height, n_rows):
-        bottom = min(top + n_rows, height)
-        band = image.crop((0, top, width, bottom))
-        band = rgb_image(band, grey_bits, white_is_zero=white_is_zero)
-        if orientation in TURNS:
-            band = band.transpose(TURNS[orientation])
-        if orientation in ORIENTATIONS_LAST_ROW_FIRST:
-            top, bottom = height - bottom, height - top
-        pixels = np.asarray(band)
-        bands[top:bottom] = pixels.swapaxes(0, 1) if transposed else pixels
-    return rgb
-
-
-def _grey_coding(image: Image.Image) -> tuple[int, bool]:
-    """Bits of a grey sample of more than 8, and whether 0 is white; only TIFF leaves this to its reader."""
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return 16, False
-    bits = image.tag_v2.get(TIFF_BITS_PER_SAMPLE, (16,))[0]
-    return max(bits, 8), image.tag_v2.get(TIFF_PHOTOMETRIC) == TIFF_WHITE_IS_ZERO
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation that is still to be applied, 1 to 8; damaged metadata turns nothing."""
-    if image.format == "TIFF":  # Pillow turns it itself, and says so in `size` before it has read it
-        return 1
-    try:
-        # A PNG's own method would decode all pixels to look for metadata behind them.
-        found = Image.Image.getexif(image).get(EXIF_ORIENTATION)
-    except Exception:  # viewers show such files too; what the parser raises depends on where it is damaged
-        return 1
-    return found if isinstance(found, int) and found in TURNS else 1
+        return upright_rgb(image, orientation)
 
 
 def _open_image(file: IO[bytes], max_pixels: int) -> Image.Image:

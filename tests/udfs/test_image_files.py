@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageOps, features
 
 from conf.errors import QuarryError
-from udfs import image_files
+from udfs import image_files, image_pixels
 from udfs.image_files import (
     ImageFault,
     decode_rgb,
@@ -24,8 +24,8 @@ from udfs.image_files import (
     header_size_wh,
     max_file_bytes,
     read_bytes,
-    rgb_image,
 )
+from udfs.image_pixels import rgb_image
 
 MAX_PIXELS = 10**6
 WIDTH, HEIGHT = 30, 20
@@ -177,7 +177,7 @@ def test_eight_bit_grey_is_kept_and_sixteen_bit_grey_is_scaled(tmp_path: Path, e
 def test_an_image_of_many_bands_is_turned_like_pillow_does(
     monkeypatch: pytest.MonkeyPatch, mode: str, orientation: int
 ) -> None:
-    monkeypatch.setattr(image_files, "BAND_BYTES", 1 << 10)
+    monkeypatch.setattr(image_pixels, "BAND_BYTES", 1 << 10)
     noise = np.random.default_rng(3).integers(0, 256, (53, 31, 3), np.uint8)
     image = (
         Image.fromarray(noise[..., 0].astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(noise)
@@ -411,7 +411,7 @@ def test_memory_that_does_not_suffice_is_a_fault(monkeypatch: pytest.MonkeyPatch
     def refuses(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(image_files, "_upright_rgb", refuses)
+    monkeypatch.setattr(image_files, "upright_rgb", refuses)
     assert _fault(lambda: decode_rgb(_png_of_size(9, 1), MAX_PIXELS)) == "too_large"
 
 
