@@ -11,7 +11,7 @@ demo: setup
 	@$(BIN)/quarry run_cycle --config demo --sample-lake build/demo/lake
 
 test: check
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest
 
 check: setup
 	@$(BIN)/ruff check .

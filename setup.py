@@ -47,7 +47,6 @@ setup(
             "pandas-stubs",
             "pytest>=8.4,<10",
             "pytest-timeout>=2.4,<3",
-            "pytest-xdist>=3.8,<4",
             "ruff>=0.14,<1",
             "scikit-learn>=1.6,<2",
             "scipy-stubs",
