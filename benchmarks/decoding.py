@@ -239,6 +239,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def main() -> None:
+    """Measures, prints tables and ends with one line of JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -16,6 +16,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from itertools import islice
@@ -121,7 +122,7 @@ def _measured(args: argparse.Namespace, uris: Sequence[str], folder: Path, preci
 
 def _few(bench: Bench) -> Bench:
     """A warm-up: kernels chosen, memory pools filled, worker's model loaded."""
-    return Bench(**{**vars(bench), "uris": bench.uris[: 2 * bench.batch_size]})
+    return replace(bench, uris=bench.uris[: 2 * bench.batch_size])
 
 
 def _summary(

@@ -11,11 +11,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from conf.plugin import MODULE_FUNCTION
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Price = Annotated[float, Field(ge=0.0, le=1e9)]
 Power = Annotated[float, Field(ge=-4.0, le=4.0)]
 
-_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 QUERY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
@@ -135,7 +136,7 @@ class QuerySpec(TermSpec):
     @field_validator("python")
     @classmethod
     def _names_a_function(cls, function: str | None) -> str | None:
-        if function is not None and not _FUNCTION.fullmatch(function):
+        if function is not None and not MODULE_FUNCTION.fullmatch(function):
             raise ValueError("expected module:function")
         return function
 

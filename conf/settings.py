@@ -66,7 +66,8 @@ class SparkSettings(Section):
     """How a session is built when Quarry builds it; under spark-submit the cluster's own settings win."""
 
     master: str | None = Field(
-        None, description="Spark master; none: the submitter's, or local[*] without one"
+        None,
+        description="Spark master; none: the submitter's, or local[*,4] without one (four tries a task)",
     )
     driver_memory: str | None = Field(None, description="driver heap, e.g. 2g; none: Spark's default")
     shuffle_partitions: Positive | None = Field(None, description="tasks per shuffle; none: Spark's default")

@@ -61,6 +61,35 @@ def load_detector(settings: DetectorSettings, device: str, *, compile: bool = Fa
         return _plugin_detector(settings, device)
     if settings.onnx is not None:
         return _onnx_detector(settings, device)
+    return _torch_detector(settings, device, compile=compile)
+
+
+def describe_detector(settings: DetectorSettings) -> DetectorCard:
+    """Identity, classes and head of the detector that the settings name, with every check of loading it.
+
+    Raises:
+        QuarryError: As `load_detector`.
+    """
+    return load_detector(settings, device="cpu").card
+
+
+def keep_thresholds(settings: DetectorSettings) -> KeepThresholds:
+    """The post-processing part of the settings."""
+    return KeepThresholds(
+        eta0=settings.eta0, detections_per_image=settings.detections_per_image, nms_iou=settings.nms_iou
+    )
+
+
+def kept_outputs(settings: DetectorSettings) -> Outputs:
+    """What the settings ask detections to carry."""
+    return Outputs(
+        logits=settings.keep_logits,
+        features=settings.keep_features,
+        image_feature=settings.keep_image_feature,
+    )
+
+
+def _torch_detector(settings: DetectorSettings, device: str, *, compile: bool) -> TorchvisionDetector:
     uri = settings.weights
     weights_names = named_weights(settings.architecture)
     if uri in weights_names:
@@ -88,31 +117,6 @@ def load_detector(settings: DetectorSettings, device: str, *, compile: bool = Fa
         compile=compile,
         name=settings.name,
         uri=uri,
-    )
-
-
-def describe_detector(settings: DetectorSettings) -> DetectorCard:
-    """Identity, classes and head of the detector that the settings name, with every check of loading it.
-
-    Raises:
-        QuarryError: As `load_detector`.
-    """
-    return load_detector(settings, device="cpu").card
-
-
-def keep_thresholds(settings: DetectorSettings) -> KeepThresholds:
-    """The post-processing part of the settings."""
-    return KeepThresholds(
-        eta0=settings.eta0, detections_per_image=settings.detections_per_image, nms_iou=settings.nms_iou
-    )
-
-
-def kept_outputs(settings: DetectorSettings) -> Outputs:
-    """What the settings ask detections to carry."""
-    return Outputs(
-        logits=settings.keep_logits,
-        features=settings.keep_features,
-        image_feature=settings.keep_image_feature,
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -103,13 +104,11 @@ class OnnxDetector(Detector):
     def _run(self, inputs: Sequence[NDArray[Any]]) -> list[dict[str, NDArray[Any]]]:
         values = np.stack(inputs) if "n" in self._spec.layout else inputs[0]
         outputs = self._session.run(values, self._output_names)
-        try:
+        with self._named():
             return image_outputs(outputs, self._spec, len(inputs))
-        except QuarryError as error:
-            raise QuarryError(f"{self._session.uri}: detector.onnx: {error}") from error
 
     def _read(self, outputs: dict[str, NDArray[Any]], placed: Placement) -> Detections:
-        try:
+        with self._named():
             found = candidates(
                 outputs,
                 self._spec,
@@ -120,17 +119,21 @@ class OnnxDetector(Detector):
             )
             suppress = self._spec.nms == "outside"
             return kept_detections(found, original_hw=placed.original_hw, keep=self.keep, suppress=suppress)
-        except QuarryError as error:
-            raise QuarryError(f"{self._session.uri}: detector.onnx: {error}") from error
 
     def _probe(self, image: NDArray[np.uint8]) -> tuple[Placement, dict[str, NDArray[Any]]]:
         placed, values = self._prepare(image)
         outputs = self._run([values])[0]
-        try:
+        with self._named():
             require_plausible_boxes(outputs, self._spec)
+        return placed, outputs
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Says in errors which file and setting they are about."""
+        try:
+            yield
         except QuarryError as error:
             raise QuarryError(f"{self._session.uri}: detector.onnx: {error}") from error
-        return placed, outputs
 
     def _batch_agrees(self, alone: dict[str, NDArray[Any]]) -> bool:
         """Whether the first probe image gives beside another one what it gives alone."""
@@ -150,10 +153,8 @@ class OnnxDetector(Detector):
         self, outputs: dict[str, NDArray[Any]], classes: Sequence[str] | None
     ) -> tuple[str, ...]:
         uri = self._session.uri
-        try:
+        with self._named():
             n_classes = class_columns(outputs, self._spec)
-        except QuarryError as error:
-            raise QuarryError(f"{uri}: detector.onnx: {error}") from error
         if n_classes is None and classes is None:
             raise QuarryError(f"{uri}: labels do not tell how many classes there are: set detector.classes")
         if classes is None:

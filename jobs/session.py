@@ -19,6 +19,10 @@ from conf.settings import SparkSettings
 DELTA_PACKAGE = "io.delta:delta-spark_4.1_2.13:4.4.0"
 # Where `quarry fetch_jars` puts jars unless told otherwise: inside the Python environment.
 DEFAULT_JARS_DIR = Path(sys.prefix) / "jars"
+# Every core, and four tries per task as on a cluster: plain local[*] gives up at the first lost worker.
+LOCAL_MASTER = "local[*,4]"
+# Spark loads and compiles so many classes that Java's default sizes make it clear both caches on the way.
+JVM_FOR_SHORT_JOBS = "-XX:+UseParallelGC -XX:MetaspaceSize=512m -XX:ReservedCodeCacheSize=512m"
 SUPPORTED_JAVA = (17, 21)
 JAVA_REMEDY = "install it (Debian/Ubuntu: apt-get install openjdk-17-jre-headless) or point JAVA_HOME at it"
 
@@ -74,7 +78,7 @@ def _session_conf(settings: SparkSettings, *, submitted: bool) -> dict[str, str]
     if settings.snapshot_partitions is not None:
         conf["spark.databricks.delta.snapshotPartitions"] = str(settings.snapshot_partitions)
     if not submitted:
-        conf["spark.master"] = settings.master or "local[*]"
+        conf["spark.master"] = settings.master or LOCAL_MASTER
         # Local workers reach the driver without the machine's host name having to resolve.
         if conf["spark.master"].startswith("local"):
             conf["spark.driver.host"] = conf["spark.driver.bindAddress"] = "127.0.0.1"
@@ -82,7 +86,11 @@ def _session_conf(settings: SparkSettings, *, submitted: bool) -> dict[str, str]
             # Spark makes this folder though no table of ours is ever in it.
             conf["spark.sql.warehouse.dir"] = str(Path(tempfile.gettempdir()) / "quarry-warehouse")
         log_settings = Path(__file__).with_name("log4j2.properties").as_uri()
-        conf["spark.driver.extraJavaOptions"] = f"-Dlog4j2.configurationFile={log_settings}"
+        conf["spark.driver.extraJavaOptions"] = (
+            f"-Dlog4j2.configurationFile={log_settings} {JVM_FOR_SHORT_JOBS}"
+        )
+        # A cycle compiles 800 pieces of code; Spark's cache of 100 would compile most of them twice.
+        conf["spark.sql.codegen.cache.maxEntries"] = "1000"
         if settings.driver_memory is not None:
             conf["spark.driver.memory"] = settings.driver_memory
         conf |= _delta_jars_conf(settings.jars_dir)

@@ -122,9 +122,9 @@ class DetectChunks:
     def _detect(self, chunk: DataFrame) -> None:
         start_s = time.perf_counter()
         outcomes = chunk.transform(run_detector, self._job).persist(StorageLevel.DISK_ONLY)
-        n_images = self.metrics.add(outcomes)
+        self.metrics.add(outcomes)
         computed_s = time.perf_counter()
-        self._commit(outcomes, n_images)
+        self._commit(outcomes)
         outcomes.unpersist()
         self.metrics.add_times(busy_s=computed_s - start_s, write_s=time.perf_counter() - computed_s)
         self._require_store()
@@ -142,7 +142,7 @@ class DetectChunks:
                 "the store answers and credentials are valid, then run the same command again"
             )
 
-    def _commit(self, outcomes: DataFrame, n_images: int) -> None:
+    def _commit(self, outcomes: DataFrame) -> None:
         run = self._run
         stamps = {"run_id": F.lit(run.run_id), "ts": utc_timestamp(run.started_s)}
         run.store.append_new(
@@ -150,7 +150,7 @@ class DetectChunks:
             outcomes.where("error_class IS NULL").withColumns(stamps),
             only=f"model_id = {sql_literal(self._job.card.model_id)}",
             order=ROW_ORDER,
-            files=1 + n_images // IMAGES_PER_FILE,
+            files=1 + self.metrics.last_tried // IMAGES_PER_FILE,
             note=run.run_id,
         )
         self._others_at_work = self._others_at_work or run.store.others_appended(

@@ -6,7 +6,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.run import Run
-from pipelines.tables import sql_literal
+from pipelines.tables import spark_schema, sql_literal
 from schemas.tables import METRICS
 from udfs.detection_rows import TIMINGS
 from udfs.image_files import TRANSIENT_FAULTS
@@ -37,8 +37,8 @@ class DetectMetrics:
         self._worker_s = dict.fromkeys(TIMINGS, 0.0)
         self._gpu_percents = [0.0, 0.0]
 
-    def add(self, outcomes: DataFrame) -> int:
-        """Counts one chunk's outcomes, which computes them; returns how many images it held."""
+    def add(self, outcomes: DataFrame) -> None:
+        """Counts one chunk's outcomes, which computes them."""
         sums = {name: F.coalesce(F.sum(name), F.lit(0.0)) for name in TIMINGS}
         sums |= {
             "tried": F.count_distinct("image_id"),
@@ -56,8 +56,7 @@ class DetectMetrics:
         for name in TIMINGS:
             self._worker_s[name] += row[name] / 1000
         self._gpu_percents = [self._gpu_percents[0] + row.gpu_sum, self._gpu_percents[1] + row.gpu_n]
-        self.last_tried, self.last_unreached = int(row.tried), int(row.unreached)
-        return self.last_tried
+        self.last_tried, self.last_unreached = row.tried, row.unreached
 
     def add_times(self, *, busy_s: float, write_s: float) -> None:
         """Charges a chunk's wall time (s)."""
@@ -102,8 +101,7 @@ class DetectMetrics:
             (cycle_id, model_id, metric, ALL_CLASSES, DETECT, value, None, None, self.images)
             for metric, value in self.values().items()
         ]
-        columns = {c.name: c.ddl_type for c in METRICS.columns}
-        frame = run.store.session.createDataFrame(rows, ", ".join(f"{n} {t}" for n, t in columns.items()))
+        frame = run.store.session.createDataFrame(rows, spark_schema(METRICS))
         key = {"cycle_id": cycle_id, "model_id": model_id, "method": DETECT}
         where = " AND ".join(f"{column} = {sql_literal(value)}" for column, value in key.items())
         run.store.replace(METRICS, frame, where=where)

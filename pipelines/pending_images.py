@@ -12,9 +12,9 @@ from pipelines.run import Run
 from schemas.tables import DETECTIONS, IMAGES, MODELS
 
 WORK_COLUMNS = ("image_id", "uri", "image_ts", "n_pixels", "sequence_id", "frame_index", "views")
-# Images of one size share a batch, and frames of a video, which have one size, stay together in order.
 # Clocks of machines differ, so a time stamp is compared for equality where there is one.
 SEEN_AS_IT_IS = "coalesce(image_ts = ingest_ts, ts >= ingest_ts)"
+# Images of one size share a batch, and frames of a video, which have one size, stay together in order.
 WORK_ORDER = ("height", "width", "sequence_id", "frame_index", "image_id")
 
 

@@ -64,8 +64,7 @@ def settle(run: Run, model_id: str | None = None) -> None:
     if faults.isEmpty():
         return
     for table in (DETECTIONS, HARDNESS):
-        if run.store.exists(table):
-            run.store.delete(table, _broken_before(run, table, faults))
+        run.store.delete(table, _broken_before(run, table, faults))
 
 
 def _broken_before(run: Run, table: Table, faults: DataFrame) -> DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
@@ -57,3 +58,24 @@ def rows(root: str, table: str, *, volatile: bool = False) -> list[dict[str, Any
         frame = frame.filter(pc.field("method") != "detect")  # how long it took
     kept = [name for name in frame.column_names if volatile or name not in VOLATILE]
     return sorted(frame.select(kept).to_pylist(), key=lambda row: repr(sorted(row.items(), key=str)))
+
+
+def assert_same_detections(mine: str, theirs: str) -> None:
+    """Two roots hold the same quarantine and, each once, the same detections to the rounding of sums."""
+    found, expected = (
+        {(r["image_id"], r["view"]): r for r in rows(root, "detections")} for root in (mine, theirs)
+    )
+    assert len(found) == len(rows(mine, "detections"))
+    assert found.keys() == expected.keys()
+    states = [
+        {(row["image_id"], row["error_class"], row["resolved"]) for row in rows(root, "quarantine")}
+        for root in (mine, theirs)
+    ]
+    assert states[0] == states[1]
+    for key, row in found.items():
+        boxes, reference = row["detections"], expected[key]["detections"]
+        assert [b["label"] for b in boxes] == [b["label"] for b in reference]
+        for name, tolerance in (("score", 1e-4), ("x1", 0.05), ("y1", 0.05), ("x2", 0.05), ("y2", 0.05)):
+            np.testing.assert_allclose(
+                [b[name] for b in boxes], [b[name] for b in reference], atol=tolerance, rtol=0
+            )

@@ -140,7 +140,7 @@ def detection_lists(
     """
     kept = [d for d in found if d is not None]
     labels = _joined([d.labels for d in kept], np.int64)
-    boxes = np.concatenate([d.boxes_xyxy for d in kept]) if kept else np.zeros((0, 4), np.float32)
+    boxes = _joined([d.boxes_xyxy for d in kept], np.float32).reshape(-1, 4)
     x1, y1, x2, y2 = (pa.array(corner.astype(np.float64)) for corner in boxes.T)
     values: dict[str, pa.Array] = {
         "detection_id": pa.array([i for image in ids for i in image], pa.string()),

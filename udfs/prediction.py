@@ -21,7 +21,6 @@ UNDETECTABLE = "undetectable"
 BATCHES_BEFORE_GROWING = 50
 TRIES_FOR_MEMORY, WAIT_FOR_MEMORY_S = 3, 2.0
 SIGNS_OF_SHORT_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
-PROBE_HWC = (480, 640, 3)
 
 
 class Prediction:
@@ -79,10 +78,11 @@ class Prediction:
         return [outcome for image in images for outcome in self._batch([image])]
 
     def _runs_at_all(self) -> bool:
-        """Whether the detector can use an ordinary image: then what it failed on is that image's fault."""
-        random = np.random.default_rng(0)
+        """Whether the detector can use ordinary images: then what it failed on is that image's fault."""
+        from detectors.kept_detections import probe_images
+
         try:
-            self.detector.predict([random.integers(0, 256, PROBE_HWC, dtype=np.uint8)])
+            self.detector.predict(probe_images())
         except Exception:
             return False
         return True

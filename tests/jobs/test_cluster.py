@@ -15,7 +15,7 @@ import pyspark
 import pytest
 
 from conf.settings import Settings
-from jobs.session import DEFAULT_JARS_DIR, DELTA_PACKAGE
+from jobs.session import DEFAULT_JARS_DIR, DELTA_PACKAGE, JVM_FOR_SHORT_JOBS
 from pipelines.run import Run
 from tests.small_lake import CYCLE, rows
 
@@ -90,6 +90,9 @@ def test_a_standalone_cluster_gives_the_same_tables(
     conf = [
         "spark.executor.memory=1g",
         "spark.sql.shuffle.partitions=3",
+        "spark.sql.codegen.cache.maxEntries=1000",
+        f"spark.driver.extraJavaOptions={JVM_FOR_SHORT_JOBS}",
+        f"spark.executor.extraJavaOptions={JVM_FOR_SHORT_JOBS}",
         "spark.databricks.delta.snapshotPartitions=2",
     ]
     conf += ["spark.driver.host=127.0.0.1", "spark.driver.bindAddress=127.0.0.1", "spark.ui.enabled=false"]

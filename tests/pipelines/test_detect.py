@@ -20,7 +20,7 @@ from pipelines.ingest import ingest
 from pipelines.run import Run
 from pipelines.tables import TableStore
 from schemas.tables import DETECTIONS, IMAGES, MODELS, QUARANTINE
-from tests.small_lake import rows
+from tests.small_lake import assert_same_detections, rows
 
 SMALL_CHUNKS = {"commit_every_s": 0.0, "images_per_task": 8}
 
@@ -61,19 +61,6 @@ def in_quarantine(store: TableStore) -> set[str]:
 def in_quarantine_of_detect(store: TableStore) -> set[str]:
     """Images the detector was tried on in vain."""
     return {row["image_id"] for row in rows(store.root, "quarantine") if row["stage"] == "detect"}
-
-
-def assert_same(mine: TableStore, theirs: TableStore) -> None:
-    """Same detections to the rounding of sums of floats, same images in quarantine."""
-    assert in_quarantine(mine) == in_quarantine(theirs)
-    expected = found(theirs)
-    assert found(mine).keys() == expected.keys()
-    for key, boxes in found(mine).items():
-        assert [b["label"] for b in boxes] == [b["label"] for b in expected[key]]
-        for name, tolerance in (("score", 1e-4), ("x1", 0.05), ("y1", 0.05), ("x2", 0.05), ("y2", 0.05)):
-            np.testing.assert_allclose(
-                [b[name] for b in boxes], [b[name] for b in expected[key]], atol=tolerance, rtol=0
-            )
 
 
 def test_the_tables_tell_where_frames_stand_and_where_time_went(finished: tuple[Run, Settings]) -> None:
@@ -128,7 +115,7 @@ def test_a_run_that_dies_loses_one_chunk_and_the_next_repeats_nothing(
     assert counts["detected"] == n_images - len(kept)
     after = {row["image_id"]: row["run_id"] for row in rows(store.root, "detections", volatile=True)}
     assert all(after[row["image_id"]] == row["run_id"] for row in kept)
-    assert_same(store, finished[0].store)
+    assert_same_detections(store.root, finished[0].store.root)
 
 
 def test_two_runs_at_once_share_the_lake(
@@ -152,7 +139,7 @@ def test_two_runs_at_once_share_the_lake(
         run.join()
     assert not failures
     assert all(found["detected"] > 0 for found in counts)
-    assert_same(store, finished[0].store)
+    assert_same_detections(store.root, finished[0].store.root)
 
 
 def test_a_second_view_is_added_beside_the_first(
