@@ -9,7 +9,7 @@ setup(
     python_requires=">=3.10",
     packages=["conf", "schemas", "detectors", "udfs", "pipelines", "jobs"],
     package_data={
-        "conf": ["*.yaml", "label_maps/*.yaml", "queries/*.yaml"],
+        "conf": ["*.yaml", "label_maps/*.yaml", "queries/*.yaml", "strategies/*.yaml"],
         "detectors": ["weights/*"],
         "udfs": ["*.j2"],
         "jobs": ["*.properties"],

@@ -11,25 +11,37 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from conf.acquisition_spec import STRATEGY_NAME, PriceList, StrategySpec
 from conf.onnx_spec import OnnxSpec
 from conf.plugin import MODULE_FUNCTION
 from conf.query_spec import QUERY_NAME, QuerySpec
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Positive = Annotated[int, Field(ge=1)]
+Name = TypeVar("Name", bound=str)
 
 
-def _once(names: tuple[str, ...]) -> tuple[str, ...]:
+def _once(names: tuple[Name, ...]) -> tuple[Name, ...]:
     return tuple(dict.fromkeys(names))
 
 
 Views = Annotated[tuple[Literal["original", "hflip"], ...], Field(min_length=1), AfterValidator(_once)]
 
-_TAKEN_NAMES = ("image_id", "model_id", "query", "truth", "random")
+PixelScore = Literal[
+    "pixel_divergence",
+    "pixel_divergence_mean",
+    "pixel_entropy",
+    "pixel_entropy_mean",
+    "pixel_mutual_information",
+    "pixel_mutual_information_mean",
+]
+PIXEL_SCORES: tuple[str, ...] = get_args(PixelScore)
+
+_TAKEN_NAMES = ("image_id", "model_id", "query", "truth", "random", *PIXEL_SCORES)
 Names = Annotated[tuple[str, ...], AfterValidator(_once)]
 
 BUILT_IN_QUERIES = tuple(
@@ -148,6 +160,17 @@ class DetectorSettings(Section):
     keep_logits: bool = Field(True, description="store the class logits of every kept box")
     keep_features: bool = Field(False, description="store a feature vector of every kept box")
     keep_image_feature: bool = Field(False, description="store one feature vector of every image")
+    pixel_scores: Annotated[tuple[PixelScore, ...], AfterValidator(_once)] = Field(
+        (),
+        description="scores of an image from its pixels, for detectors with a dense head (docs/detectors.md)",
+    )
+    pixel_radius: Positive = Field(
+        9, description="radius of the windows of pixel_divergence (px of the image)"
+    )
+    pixel_region: Positive = Field(30, description="side of the regions whose maxima are averaged (px)")
+    dropout_passes: Annotated[int, Field(ge=2)] = Field(
+        30, description="passes with dropout behind pixel_mutual_information"
+    )
     onnx: OnnxSpec | None = Field(
         None, description="what the ONNX file in `weights` takes and gives (docs/detectors.md)"
     )
@@ -282,16 +305,56 @@ class EvaluateSettings(Section):
 
 
 class AcquireSettings(Section):
-    """Which images go to labeling."""
+    """What goes to labeling: strategies, a budget, and what is left out."""
 
-    query: str = Field("pixel_adj_false", description="rank by this query's hardness")
+    strategies: Names = Field(
+        ("hardest", "random"),
+        min_length=1,
+        description="each gets the whole budget: names of presets or of `define`, perhaps with a score, as "
+        "in hardest:total_fn; docs/acquisition.md lists them",
+    )
+    define: dict[str, StrategySpec] = Field(
+        default_factory=dict, description="your own strategies, name: strategy (conf/strategies/presets.yaml)"
+    )
+    query: str = Field("pixel_adj_false", description="score of the strategies that name none")
     method: str | None = Field(
         None, description="hardness.method to rank by, e.g. calibrated; none: score.estimator's"
     )
-    budget_images: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        50, description="images per strategy and cycle"
+    budget: Annotated[float, Field(gt=0.0, le=1e12)] = Field(
+        50, description="what each strategy may spend, in units of `budget_in`"
     )
-    control: bool = Field(True, description="also draw a random control of the same size")
+    budget_in: Literal["images", "boxes", "seconds", "money"] = Field(
+        "images", description="unit of the budget; the last two by `prices`"
+    )
+    prices: PriceList = Field(PriceList(), description="what labeling costs")
+    exclude: tuple[Literal["labeled", "sent", "quarantined"], ...] = Field(
+        ("labeled", "sent", "quarantined"),
+        description="what is never picked: trained on, picked by another cycle, or in quarantine",
+    )
+    box_threshold: Probability = Field(
+        0.05, description="boxes below are no candidates (t_d of the fine-grained boxes paper)"
+    )
+    near_misses: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        0, description="rejected candidates to explain per strategy, in table near_misses"
+    )
+
+    @field_validator("define")
+    @classmethod
+    def _has_plain_names(cls, define: dict[str, StrategySpec]) -> dict[str, StrategySpec]:
+        for name in define:
+            if not STRATEGY_NAME.fullmatch(name):
+                raise ValueError(
+                    f"{name!r}: expected up to 64 letters, digits and _, not starting with a digit"
+                )
+        return define
+
+    @model_validator(mode="after")
+    def _is_a_budget(self) -> AcquireSettings:
+        if self.budget_in in ("images", "boxes") and self.budget != int(self.budget):
+            raise ValueError(f"budget: expected whole {self.budget_in}, got {self.budget:g}")
+        if self.budget_in == "money" and self.prices.money_per_hour is None:
+            raise ValueError("a budget in money needs acquire.prices.money_per_hour")
+        return self
 
 
 class ExportSettings(Section):
@@ -317,8 +380,8 @@ class ReportSettings(Section):
 class TrainSettings(Section):
     """How a detector is trained from COCO annotations."""
 
-    architecture: Literal["small_fasterrcnn", "small_retinanet"] = Field(
-        "small_fasterrcnn", description="torchvision detector on the small backbone"
+    architecture: Literal["small_fasterrcnn", "small_retinanet", "pixel_network"] = Field(
+        "small_fasterrcnn", description="torchvision detector on the small backbone, or per-pixel network"
     )
     epochs: Positive = Field(16, description="passes over the training images")
     batch_size: Positive = Field(4, description="images per step")

@@ -1,4 +1,4 @@
-"""Detectors by name: two small ones of our own, and every one of torchvision's."""
+"""Detectors by name: three small ones of our own, and every one of torchvision's."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from conf.errors import QuarryError, nearest
 from detectors.backbone import PYRAMID_CHANNELS, small_backbone
+from detectors.pixel_network import PixelNetwork
 
 Head = Literal["softmax", "sigmoid"]
 
@@ -48,13 +49,13 @@ def build_model(
     Args:
         architecture: One of `known_architectures`.
         n_classes: K, number of classes without background (>= 1); the head has K + 1 columns and label i of
-            a detection is column i, for softmax and sigmoid heads alike.
+            a detection is column i, for softmax and sigmoid heads alike. A `PixelNetwork` has K columns.
         min_size: Shorter side fed to the model (px); none: the architecture's own.
         max_size: Longer side fed to the model (px); none: the architecture's own. An SSD takes one size
             only, whatever the image's aspect; both arguments may be none or just that.
 
     Returns:
-        A `FasterRCNN`, `RetinaNet`, `FCOS` or `SSD` (or a subclass) in training mode.
+        A `FasterRCNN`, `RetinaNet`, `FCOS` or `SSD` (or a subclass), or a `PixelNetwork`, in training mode.
 
     Raises:
         QuarryError: The architecture is unknown (the message names the nearest ones), or an SSD is asked
@@ -85,7 +86,7 @@ def require_known(architecture: str) -> None:
 
 def head_kind(model: nn.Module) -> Head:
     """How logits become scores: `softmax` over K + 1 classes (R-CNN, SSD) or K `sigmoid`s (the others)."""
-    return "sigmoid" if isinstance(model, (RetinaNet, FCOS)) else "softmax"
+    return "sigmoid" if isinstance(model, (RetinaNet, FCOS, PixelNetwork)) else "softmax"
 
 
 def input_size_px(model: nn.Module) -> tuple[int, int]:
@@ -179,6 +180,10 @@ def _small_retinanet(columns: int, *, min_size: int, max_size: int) -> nn.Module
     return model  # type: ignore[no-any-return]
 
 
+def _pixel_network(columns: int, *, min_size: int, max_size: int) -> nn.Module:
+    return PixelNetwork(columns - 1, transform=_transform(min_size, max_size))
+
+
 def _anchors(sizes_px: tuple[tuple[int, ...], ...]) -> Any:
     return AnchorGenerator(sizes_px, (ANCHOR_ASPECTS,) * len(sizes_px))
 
@@ -187,4 +192,8 @@ def _transform(min_size: int, max_size: int) -> AntialiasedTransform:
     return AntialiasedTransform(min_size, max_size, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 
-_SMALL_BUILDERS: dict[str, Any] = {"small_fasterrcnn": _small_fasterrcnn, "small_retinanet": _small_retinanet}
+_SMALL_BUILDERS: dict[str, Any] = {
+    "small_fasterrcnn": _small_fasterrcnn,
+    "small_retinanet": _small_retinanet,
+    "pixel_network": _pixel_network,
+}

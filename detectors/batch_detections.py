@@ -29,7 +29,11 @@ class _KeptBoxes:
 
 
 def batch_detections(
-    raw: HeadOutputs, original_hw: Sequence[tuple[int, int]], keep: KeepThresholds, outputs: Outputs
+    raw: HeadOutputs,
+    original_hw: Sequence[tuple[int, int]],
+    keep: KeepThresholds,
+    outputs: Outputs,
+    pixel_scores: Sequence[dict[str, float]] | None = None,
 ) -> list[Detections]:
     """Detections of every image of a batch.
 
@@ -42,6 +46,7 @@ def batch_detections(
         original_hw: Height and width (px) of each image as it came.
         keep: Thresholds.
         outputs: What detections carry beside boxes, scores and labels.
+        pixel_scores: Handed through, one mapping an image.
 
     Returns:
         One `Detections` an image, in px of the image as it came.
@@ -60,6 +65,7 @@ def batch_detections(
                 **{name: values[solid] for name, values in {**arrays, "boxes_xyxy": boxes}.items()},
                 image_feature=None if image_features is None else image_features[i],
                 maps=None if maps is None else _unpadded_maps(raw, i, maps),
+                pixel_scores=None if pixel_scores is None else pixel_scores[i],
             )
         )
     return detections

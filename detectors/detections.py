@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,7 @@ class Detections:
         image_feature: (F,) float32, the pooled features of the image; none when not asked for.
         maps: One (h_l, w_l) float32 a level of a dense head, finest first: probability in [0, 1] that the
             cell shows any object, padding left out; none when there is no such head or it was not asked for.
+        pixel_scores: Scores of the image from those maps by name, >= 0; none when not asked for.
 
     Raises:
         QuarryError: Shapes or types do not fit together, a box is empty, or a value is not finite.
@@ -37,6 +39,7 @@ class Detections:
     features: NDArray[np.float32] | None = None
     image_feature: NDArray[np.float32] | None = None
     maps: tuple[NDArray[np.float32], ...] | None = None
+    pixel_scores: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.boxes_xyxy)
@@ -50,6 +53,9 @@ class Detections:
             _require_array("image_feature", self.image_feature, (self.image_feature.size,), np.float32)
         for level, probabilities in enumerate(self.maps or ()):
             _require_map(f"maps[{level}]", probabilities)
+        for name, score in (self.pixel_scores or {}).items():
+            if not 0 <= score < math.inf:
+                raise QuarryError(f"detections: pixel score {name} expected a number >= 0, got {score}")
         if np.any(self.boxes_xyxy[:, 2:] <= self.boxes_xyxy[:, :2]):
             raise QuarryError("detections: a box has no area; expected x2 > x1 and y2 > y1")
         if np.any((self.scores < 0) | (self.scores > 1)):

@@ -48,7 +48,8 @@ class Detector(ABC):
 
     Attributes:
         card: What is known of it without running it.
-        clock: Seconds of its stages `transfer`, `forward` and `post_process` since they were last taken.
+        clock: Seconds of its stages `transfer`, `forward`, `post_process`, and `pixel_scores` where they are
+            asked for, since they were last taken.
     """
 
     def __init__(self, card: DetectorCard, device: torch.device) -> None:
@@ -72,6 +73,21 @@ class Detector(ABC):
             QuarryError: An array is no RGB image, or the detector cannot use it.
             torch.OutOfMemoryError: The device has too little memory for so many images at once.
         """
+
+    def pixel_score_map(self, image: NDArray[np.uint8], name: str) -> NDArray[np.float32]:
+        """Score of every pixel of an image, of which `Detections.pixel_scores[name]` is pooled.
+
+        Args:
+            image: (h, w, 3) uint8, RGB.
+            name: One of the scores that the detector was asked for.
+
+        Returns:
+            (h, w) float32, >= 0, nats.
+
+        Raises:
+            QuarryError: The detector was not asked for this score.
+        """
+        raise QuarryError(f"{self.name} has no pixel scores {name!r}; see detector.pixel_scores")
 
     @property
     def model_id(self) -> str:

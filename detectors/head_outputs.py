@@ -76,9 +76,16 @@ class HeadOutputs(ABC):
 
     def unpadded_hw(self, image: int, grid_hw: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of a grid over the padded input whose cells see any part of the image."""
-        sizes = zip(self.images.image_sizes[image], self.images.tensors.shape[-2:], grid_hw, strict=True)
-        height, width = (-(-size * cells // padded) for size, padded, cells in sizes)
+        height, width = (-(-size * cells // padded) for size, padded, cells in self._sides(image, grid_hw))
         return height, width
+
+    def covered_hw(self, image: int, grid_hw: tuple[int, int]) -> tuple[float, float]:
+        """How many rows and columns of a grid over the padded input the image spans, parts included."""
+        height, width = (size * cells / padded for size, padded, cells in self._sides(image, grid_hw))
+        return height, width
+
+    def _sides(self, image: int, grid_hw: tuple[int, int]) -> zip[tuple[int, int, int]]:
+        return zip(self.images.image_sizes[image], self.images.tensors.shape[-2:], grid_hw, strict=True)
 
 
 def finite_by_image(values: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def model_identity(
         "detections_per_image": keep.detections_per_image,
         "nms_iou": keep.nms_iou,
         "keep_logits": outputs.logits,
-        **{f"keep_{name}": True for name, kept in asdict(outputs).items() if kept and name != "logits"},
+        **{f"keep_{name}": kept for name, kept in asdict(outputs).items() if kept and name != "logits"},
         **adapter,
     }
     digest.update(json.dumps(settings, sort_keys=True).encode())

@@ -10,12 +10,13 @@ from torch import nn
 
 from conf.errors import QuarryError
 from conf.settings import DetectorSettings
-from detectors.architectures import build_model
+from detectors.architectures import build_model, known_architectures
 from detectors.checkpoint import Checkpoint, checkpoint_of, is_checkpoint, read_tensors
 from detectors.detector import Detector, DetectorCard
 from detectors.files import read_bytes
 from detectors.onnx_detector import OnnxDetector
-from detectors.outputs import Outputs
+from detectors.outputs import Outputs, PixelScoring
+from detectors.pixel_scoring import MUTUAL_INFORMATION, measure_of
 from detectors.plugin_detector import PluginDetector
 from detectors.thresholds import KeepThresholds
 from detectors.torchvision_detector import TorchvisionDetector
@@ -86,6 +87,20 @@ def kept_outputs(settings: DetectorSettings) -> Outputs:
         logits=settings.keep_logits,
         features=settings.keep_features,
         image_feature=settings.keep_image_feature,
+        pixel_scores=pixel_scoring(settings),
+    )
+
+
+def pixel_scoring(settings: DetectorSettings) -> PixelScoring | None:
+    """Which pixel scores the settings ask for, in one order however they are listed; none: none."""
+    if not settings.pixel_scores:
+        return None
+    uses_dropout = any(measure_of(name) == MUTUAL_INFORMATION for name in settings.pixel_scores)
+    return PixelScoring(
+        names=tuple(sorted(settings.pixel_scores)),
+        radius_px=settings.pixel_radius,
+        region_px=settings.pixel_region,
+        passes=settings.dropout_passes if uses_dropout else 0,
     )
 
 
@@ -171,6 +186,11 @@ def _require_one_kind(settings: DetectorSettings) -> None:
         )
     torch_only: tuple[Any, ...] = (settings.architecture, settings.min_size, settings.max_size)
     names = ("architecture", "min_size", "max_size")
+    if settings.pixel_scores:
+        raise QuarryError(
+            f"detector.pixel_scores need the dense foreground maps of a torchvision detector "
+            f"({', '.join(known_architectures())}); with detector.{kind} there are none: leave them out"
+        )
     useless = [f"detector.{name}" for name, value in zip(names, torch_only, strict=True) if value is not None]
     if settings.precision != "float32":
         useless.append("detector.precision")

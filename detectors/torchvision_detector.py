@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ from detectors.head_outputs import HeadOutputs
 from detectors.identity import model_identity, weights_digest
 from detectors.input_batches import input_batches
 from detectors.outputs import LOGITS_ONLY, Outputs
+from detectors.pixel_network import PixelNetwork
+from detectors.pixel_network_outputs import forward_pixel_network
+from detectors.pixel_scoring import DropoutPasses, pixel_score_map, pixel_scores
 from detectors.rcnn import forward_rcnn
 from detectors.retinanet import forward_retinanet
 from detectors.ssd import forward_ssd
@@ -36,6 +40,7 @@ _FORWARDS: dict[type[nn.Module], Callable[[Any, ImageList], HeadOutputs]] = {
     RetinaNet: forward_retinanet,
     FCOS: forward_fcos,
     SSD: forward_ssd,
+    PixelNetwork: forward_pixel_network,
 }
 
 
@@ -76,6 +81,7 @@ class TorchvisionDetector(Detector):
         uri: str = "",
     ) -> None:
         self._forward = _forward_of(model)
+        scoring = outputs.pixel_scores
         self._autocast = _autocast(precision, resolve_device(device))
         weights = model.state_dict()
         _require_finite(weights, uri or name)
@@ -106,6 +112,7 @@ class TorchvisionDetector(Detector):
         super().__init__(card, resolve_device(device))
         self.keep = keep
         self.outputs = outputs
+        self._passes = DropoutPasses(model, self._forward, scoring.passes if scoring else 0)
         self.model: Any = model.to(self.device).to(memory_format=torch.channels_last).eval()
         if compile:
             _compile(self.model)
@@ -121,9 +128,33 @@ class TorchvisionDetector(Detector):
                 raw = self._forward(self.model, batch.images)
             with self.clock.stage("post_process"):
                 _require_finite_outputs(raw, batch.positions)
-                detections = batch_detections(raw, batch.original_hw, self.keep, self.outputs)
+            scores = self._pixel_scores(raw, batch.original_hw)
+            with self.clock.stage("post_process"):
+                detections = batch_detections(raw, batch.original_hw, self.keep, self.outputs, scores)
             found.update(zip(batch.positions, detections, strict=True))
         return [found[position] for position in range(len(images))]
+
+    @torch.inference_mode()
+    def pixel_score_map(self, image: NDArray[np.uint8], name: str) -> NDArray[np.float32]:
+        """Score of every pixel of an image."""
+        scoring = self.outputs.pixel_scores
+        if scoring is None or name not in scoring.names:
+            return super().pixel_score_map(image, name)
+        (batch,) = input_batches([image], self.model.transform, self.device)
+        with self._autocast():
+            raw = self._forward(self.model, batch.images)
+        _require_finite_outputs(raw, [0])
+        scores = pixel_score_map(raw, batch.original_hw[0], replace(scoring, names=(name,)), self._passes)
+        found: NDArray[np.float32] = scores.cpu().numpy()
+        return found
+
+    def _pixel_scores(
+        self, raw: HeadOutputs, original_hw: Sequence[tuple[int, int]]
+    ) -> list[dict[str, float]] | None:
+        if self.outputs.pixel_scores is None:
+            return None
+        with self.clock.stage("pixel_scores"):
+            return pixel_scores(raw, original_hw, self.outputs.pixel_scores, self._passes)
 
 
 def _forward_of(model: nn.Module) -> Callable[[Any, ImageList], HeadOutputs]:

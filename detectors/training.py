@@ -14,7 +14,7 @@ from torch import nn
 
 from conf.errors import QuarryError
 from conf.settings import TrainSettings
-from detectors.architectures import build_model, head_kind
+from detectors.architectures import build_model, head_kind, resized_hw
 from detectors.augmentation import TrainingView
 from detectors.average_precision import AveragePrecision, TruthBoxes, average_precision
 from detectors.checkpoint import Checkpoint, as_stored, load_checkpoint, save_checkpoint
@@ -28,6 +28,8 @@ from detectors.coco_images import (
 from detectors.detections import Detections
 from detectors.detector import Detector, resolve_device
 from detectors.outputs import Outputs
+from detectors.pixel_network import PixelNetwork
+from detectors.pixel_network_boxes import fitted_box_sizes
 from detectors.thresholds import KeepThresholds
 from detectors.torchvision_detector import TorchvisionDetector
 from detectors.training_batches import TrainingBatches
@@ -128,7 +130,7 @@ def train_detector(
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model = _initial_model(settings, len(names), start_from)
+            model = _initial_model(settings, len(names), train_images, start_from)
             batches = _batches(settings, train_images, seed)
             losses = _fit(model, batches, settings, progress)
         weights = as_stored(model.state_dict())
@@ -153,10 +155,14 @@ def train_detector(
     return report
 
 
-def _initial_model(settings: TrainSettings, n_classes: int, start_from: str | None) -> nn.Module:
+def _initial_model(
+    settings: TrainSettings, n_classes: int, images: Sequence[AnnotatedImage], start_from: str | None
+) -> nn.Module:
     model = build_model(
         settings.architecture, n_classes=n_classes, min_size=settings.min_size, max_size=settings.max_size
     )
+    if isinstance(model, PixelNetwork):
+        _fit_box_sizes(model, settings, images)
     if start_from is not None:
         stored = load_checkpoint(start_from)
         if stored.architecture != settings.architecture:
@@ -168,6 +174,24 @@ def _initial_model(settings: TrainSettings, n_classes: int, start_from: str | No
         model.load_state_dict(fitting, strict=False)
     device = resolve_device(settings.device)
     return model.to(device).to(memory_format=torch.channels_last)
+
+
+def _fit_box_sizes(model: PixelNetwork, settings: TrainSettings, images: Sequence[AnnotatedImage]) -> None:
+    """Give the network the box sizes of the training objects, in px of its input."""
+    sizes_hw, labels = [], []
+    for image in images:
+        if image.size_wh is None:
+            raise QuarryError(f"{image.uri}: the labels give no width and height; {settings.architecture} "
+                              "needs them to choose its box sizes")  # fmt: skip
+        width, height = image.size_wh
+        truth = image.truth
+        objects = np.ones(len(truth.labels), bool) if truth.crowd is None else ~truth.crowd
+        scale = resized_hw(height, width, settings.min_size, settings.max_size)[0] / height
+        left, top, right, bottom = truth.boxes_xyxy[objects].T * scale
+        sizes_hw.append(np.stack([bottom - top, right - left], axis=1))
+        labels.append(truth.labels[objects])
+    fitted = fitted_box_sizes(np.concatenate(sizes_hw), np.concatenate(labels), model.n_classes)
+    model.box_sizes_hw.copy_(torch.from_numpy(fitted))
 
 
 def _batches(settings: TrainSettings, images: Sequence[AnnotatedImage], seed: int) -> TrainingBatches:

@@ -6,7 +6,8 @@ import argparse
 import sys
 
 from conf.settings import Settings
-from jobs.command import Job, add_cycle_flag, add_model_flag, as_settings
+from conf.strategy import presets
+from jobs.command import Job, add_cycle_flag, add_model_flag, as_settings, listed
 from pipelines.acquire import acquire
 from pipelines.cycle import require_cycle_name
 from pipelines.models import model_named
@@ -14,31 +15,46 @@ from pipelines.run import Run
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--strategies",
+        metavar="a,b",
+        help=f"{', '.join(presets())}, or your own (setting acquire.strategies)",
+    )
     parser.add_argument("--query", metavar="NAME", help="rank by this query (setting acquire.query)")
     parser.add_argument(
         "--method", metavar="NAME", help="exact, monte_carlo, calibrated, ... (setting acquire.method)"
     )
-    parser.add_argument("--budget", type=int, metavar="N", help="images (setting acquire.budget_images)")
+    parser.add_argument(
+        "--budget", type=float, metavar="N", help="for each strategy (setting acquire.budget)"
+    )
+    parser.add_argument(
+        "--in",
+        dest="unit",
+        metavar="UNIT",
+        help="images, boxes, seconds or money (setting acquire.budget_in)",
+    )
     add_cycle_flag(parser)
     add_model_flag(parser)
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
-    return as_settings("acquire", {"query": args.query, "method": args.method, "budget_images": args.budget})
+    given = {"query": args.query, "method": args.method, "budget": args.budget, "budget_in": args.unit}
+    names = None if args.strategies is None else listed(args.strategies)
+    return as_settings("acquire", given | {"strategies": names})
 
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
     require_cycle_name(args.cycle)
     model = model_named(run, args.model)
-    picked = acquire(run, args.cycle, model, settings.acquire, settings.seed, settings.score.estimator)
-    for strategy, n_images in picked.items():
-        run.tell(f"{n_images:,} images picked by {strategy}")
+    picked = acquire(run, args.cycle, model, settings.acquire, settings.score, settings.seed)
+    for strategy, n_rows in picked.items():
+        run.tell(f"{n_rows:,} picked by {strategy}")
 
 
 JOB = Job(
     name="acquire",
-    summary="Picks the hardest images for a query under an image budget, and a random control of equal size.",
-    example="quarry acquire --root tables --query pixel_adj_fn --budget 500",
+    summary="Picks images or boxes for labeling under a budget, by one strategy or several side by side.",
+    example="quarry acquire --root tables --strategies mixed,random --query pixel_adj_fn --budget 500",
     work=_work,
     flags=_flags,
     overrides=_overrides,

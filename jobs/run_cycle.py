@@ -43,7 +43,7 @@ def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
 
 
 def _show_outcome(run: Run, settings: Settings, args: argparse.Namespace) -> None:
-    register_tables(run, settings.score)
+    register_tables(run, settings.score, settings.detector.pixel_scores)
     examples = sql_examples(settings)
     run.tell(f"\nhardest images for {settings.acquire.query}:")
     show(run, run.store.session.sql(examples[0].sql), rows=SHOWN_IMAGES)

@@ -25,7 +25,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
-    names = register_tables(run, settings.score)
+    names = register_tables(run, settings.score, settings.detector.pixel_scores)
     if not names:
         raise QuarryError(
             f"no tables under {run.store.root}: run `quarry run_cycle` or `quarry ingest` first"

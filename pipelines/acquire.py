@@ -1,117 +1,153 @@
-"""From `hardness` to `acquisition`: the hardest images under a budget, and a random control beside them."""
+"""From `hardness` and `detections` to `acquisition`: what each strategy picks under the budget, and why."""
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame, Window
+from collections.abc import Sequence
+from functools import reduce
+from typing import NamedTuple
+
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from conf.errors import QuarryError, nearest
-from conf.settings import AcquireSettings, settings_hash
-from pipelines.hardness_rows import BASELINE, GROUND_TRUTH
+from conf.acquisition_spec import Unit
+from conf.settings import AcquireSettings, ScoreSettings, settings_hash
+from conf.strategy import Strategy, strategies
+from pipelines.budget import (
+    Budget,
+    budget_of,
+    priced,
+    require_budget_within,
+    require_room_for_a_group,
+)
+from pipelines.candidates import Ranking, best_candidates, scored_pool
 from pipelines.models import Model
+from pipelines.pool import box_pool, earlier_frames, image_pool, known_features, known_pictures
 from pipelines.run import Run
-from pipelines.score_inputs import detections_of
+from pipelines.selection import selected, with_blocked
 from pipelines.tables import sql_literal
-from schemas.tables import ACQUISITION, HARDNESS
-from schemas.tables import GROUND_TRUTH as TRUTH_TABLE
+from schemas.tables import ACQUISITION, NEAR_MISSES
 
-RANDOM = "random"
+# What a near miss may be taken from, beyond the budget itself.
+SPARE_CANDIDATES = 1_000
 
 
 def acquire(
-    run: Run, cycle_id: str, model: Model, settings: AcquireSettings, seed: int, estimator: str
+    run: Run,
+    cycle_id: str,
+    model: Model,
+    settings: AcquireSettings,
+    scoring: ScoreSettings,
+    seed: int,
 ) -> dict[str, int]:
-    """Picks the images a cycle sends to labeling; the same settings pick the same rows again.
+    """Picks what a cycle sends to labeling; the same settings on the same tables pick the same rows again.
 
     Args:
         run: The run.
         cycle_id: The cycle; its earlier picks are replaced.
-        model: Whose hardness ranks the images.
-        settings: Query, budget, control.
-        seed: Seed of ties and of the control.
-        estimator: The method that ranks where the settings name none: exact or monte_carlo.
+        model: Whose hardness and boxes are ranked.
+        settings: Strategies, budget, prices, exclusions.
+        scoring: The method that ranks where `settings` names none, and when a detection is confirmed.
+        seed: Seed of ties and draws.
 
     Returns:
         Rows per strategy.
 
     Raises:
-        QuarryError: The query was not scored, or nothing is left to label.
+        QuarryError: An unknown strategy or score, a score or feature that no job computed yet (the message
+            names the job), nothing left to label, or a budget above the pool. Nothing is written then.
     """
-    method = settings.method or estimator
-    candidates = ranked_images(run, model, settings.query, method)
-    pool = candidates.transform(not_labeled_for_training, run).select("image_id", "hardness")
-    n_pool = pool.count()
-    if n_pool == 0:
-        raise QuarryError("nothing to acquire: every scored image has labels that were trained on")
-    budget = min(settings.budget_images, n_pool)
-    if budget < settings.budget_images:
-        run.tell(f"the pool holds {n_pool:,} images only, below the budget of {settings.budget_images:,}")
-    strategies = {f"hardest:{settings.query}": "hardness"} | ({RANDOM: "draw"} if settings.control else {})
-    picked = [
-        pool.transform(top_images, column, strategy, budget, seed) for strategy, column in strategies.items()
-    ]
-    rows = picked[0]
-    for more in picked[1:]:
-        rows = rows.unionByName(more)
-    rows = rows.withColumns(
-        {
-            "cycle_id": F.lit(cycle_id),
-            "unit": F.lit("image"),
-            "detection_id": F.lit(None).cast("string"),
-            "cost_s": F.lit(None).cast("double"),
-            "settings_hash": F.lit(settings_hash(settings, seed, method, model.model_id)),
-        }
+    chosen = strategies(settings)
+    ranking = Ranking(
+        run=run,
+        model=model,
+        method=settings.method or scoring.estimator,
+        seed=seed,
+        picked_before=earlier_frames(run, cycle_id),
+        labeled_features={
+            unit: known_features(run, cycle_id, model, settings, unit) for unit in ("image", "box")
+        },
     )
-    rows = rows.select(*ACQUISITION.column_names)
-    run.store.replace(ACQUISITION, rows, where=f"cycle_id = {sql_literal(cycle_id)}")
-    return dict.fromkeys(strategies, budget)
+    pools = _pools(chosen, cycle_id, settings, scoring.eta, ranking)
+    outcomes = [_outcome(s, pools[_pool_key(s)], cycle_id, settings, ranking).persist() for s in chosen]
+    counts = {s.name: o.where("picked").count() for s, o in zip(chosen, outcomes, strict=True)}
+    digest = settings_hash(settings, seed, ranking.method, model.model_id)
+    rows = reduce(DataFrame.unionByName, outcomes)
+    rows = rows.withColumns({"cycle_id": F.lit(cycle_id), "settings_hash": F.lit(digest)})
+    where = f"cycle_id = {sql_literal(cycle_id)}"
+    run.store.create(NEAR_MISSES)  # so that SQL finds it, asked for or not
+    if settings.near_misses or not run.store.read(NEAR_MISSES).where(where).isEmpty():
+        run.store.replace(NEAR_MISSES, rows.where("NOT picked"), where=where)
+    run.store.replace(ACQUISITION, rows.where("picked"), where=where)
+    for outcome in outcomes:
+        outcome.unpersist()
+    return counts
 
 
-def ranked_images(run: Run, model: Model, query: str, method: str) -> DataFrame:
-    """Rows of `hardness` that rank images for a query: not older than the detections they speak of.
-
-    Raises:
-        QuarryError: There is none; the message has what there is.
-    """
-    scored = run.store.require(HARDNESS, made_by="score").where(F.col("model_id") == model.model_id)
-    candidates = scored.where((F.col("query") == query) & F.col("method").isin(method, BASELINE))
-    detected = detections_of(run, model).select("image_id", F.col("ts").alias("detected_ts"))
-    candidates = candidates.join(detected, "image_id").where("ts >= detected_ts")
-    if candidates.isEmpty():
-        known = scored.select("query", "method").distinct().limit(1000).collect()
-        methods = sorted({row.method for row in known if row["query"] == query} - {GROUND_TRUTH})
-        if methods:
-            raise QuarryError(
-                f"acquire.method: {query!r} was scored by {', '.join(methods)}, not by {method!r} "
-                "since the images were last detected"
-            )
-        raise QuarryError(
-            f"acquire.query: {query!r} was not scored; {nearest(query, [row['query'] for row in known])}"
-        )
-    return candidates
+class _Pool(NamedTuple):
+    rows: DataFrame
+    size: int
+    budget: Budget
 
 
-def not_labeled_for_training(candidates: DataFrame, run: Run) -> DataFrame:
-    """Leaves out images whose complete labels were trained on; labels held out to measure do not count."""
-    trained_on = run.store.read(TRUTH_TABLE).where("complete AND split = 'train'").select("image_id")
-    return candidates.join(trained_on, "image_id", "left_anti")
+def _pool_key(strategy: Strategy) -> tuple[Unit, str | None]:
+    quotas = strategy.spec.quotas
+    return strategy.spec.unit, None if quotas is None else quotas.by
 
 
-def top_images(pool: DataFrame, column: str, strategy: str, budget: int, seed: int) -> DataFrame:
-    """The `budget` images with the largest value; ties break by a hash of image and seed.
+def _pools(
+    chosen: Sequence[Strategy], cycle_id: str, settings: AcquireSettings, eta: float, ranking: Ranking
+) -> dict[tuple[Unit, str | None], _Pool]:
+    """What each strategy picks from; every check of budgets and pools comes before the first pick."""
+    pools = {}
+    for strategy in chosen:
+        require_room_for_a_group(strategy, budget_of(settings, strategy.spec.unit))
+    for unit, by in dict.fromkeys(map(_pool_key, chosen)):
+        budget = budget_of(settings, unit)
+        run, model = ranking.run, ranking.model
+        if unit == "image":
+            rows = image_pool(run, cycle_id, model, settings, eta, by)
+        else:
+            rows = box_pool(run, cycle_id, model, settings, by)
+        rows = rows.transform(priced, settings, unit)
+        pools[unit, by] = _Pool(rows, require_budget_within(rows, budget, unit), budget)
+    return pools
 
-    Args:
-        pool: Columns image_id, hardness.
-        column: `hardness`, or `draw` for a uniform number from (seed, image_id).
-        strategy: Name written to the rows.
-        budget: Number of images, at least 1: they are ranked in one task after each partition has
-            sent its own best.
-        seed: Seed of ties and draws.
-    """
-    tie = F.xxhash64(F.lit(seed), F.lit(strategy), F.col("image_id"))
-    draw = F.shiftrightunsigned(tie, 11).cast("double") / F.lit(float(1 << 53))
-    best = pool.withColumns({"tie": tie, "draw": draw}).orderBy(F.desc(column), "tie").limit(budget)
-    rank = F.row_number().over(Window.partitionBy(F.lit(0)).orderBy(F.desc(column), "tie"))
-    return best.select(
-        F.lit(strategy).alias("strategy"), rank.alias("rank"), "image_id", F.col(column).alias("score")
+
+def _outcome(
+    strategy: Strategy, pool: _Pool, cycle_id: str, settings: AcquireSettings, ranking: Ranking
+) -> DataFrame:
+    """Picks and near misses of one strategy: columns of `acquisition` but cycle_id and settings_hash, and
+    `picked`."""
+    parts = [(part, scored_pool(pool.rows, part, ranking)) for _, part in strategy.ranked_parts]
+    free = [scored.where("blocked_by_rule IS NULL") for _, scored in parts]
+    known = None
+    if strategy.spec.near_duplicates is not None:
+        known = known_pictures(ranking.run, cycle_id, ranking.model, settings)
+    most = _first_guess(strategy, pool.budget.most_units)
+    while True:
+        best = [
+            best_candidates(rows, part, ranking, pool.budget.most_units, most)
+            for (part, _), rows in zip(parts, free, strict=True)
+        ]
+        outcome = selected(best, known, strategy, pool.budget.amount, settings.near_misses).persist()
+        first = outcome.first()
+        is_short = first is None or first.ran_dry
+        if not is_short or most >= pool.size:
+            break
+        outcome.unpersist()
+        most *= 4
+    if is_short:
+        ranking.run.tell(f"{strategy.name}: its rules leave fewer candidates than {pool.budget.name} buy")
+    blocked = [scored.where("blocked_by_rule IS NOT NULL") for _, scored in parts]
+    named = [(part, rows) for (part, _), rows in zip(parts, blocked, strict=True) if part.spec.temporal]
+    if settings.near_misses and named:
+        outcome = outcome.transform(with_blocked, named, settings.near_misses)
+    return outcome.withColumns({"strategy": F.lit(strategy.name), "unit": F.lit(strategy.spec.unit)}).drop(
+        "ran_dry"
     )
+
+
+def _first_guess(strategy: Strategy, units: int) -> int:
+    """Candidates looked at first: rules turn some down, and one more than the budget shows who came next."""
+    has_rules = strategy.parts or strategy.spec.near_duplicates or strategy.spec.quotas
+    return (2 * units if has_rules else units) + SPARE_CANDIDATES

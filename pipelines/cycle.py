@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from conf.errors import QuarryError
 from conf.settings import Settings, settings_hash
+from conf.strategy import scores_ranked_by
 from pipelines.acquire import acquire
 from pipelines.detect import detect, detect_job, known_detector
 from pipelines.evaluate import evaluate
@@ -68,7 +69,7 @@ def _evaluate(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
 
 def _acquire(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
     model = _model(run, settings)
-    return acquire(run, cycle_id, model, settings.acquire, settings.seed, settings.score.estimator)
+    return acquire(run, cycle_id, model, settings.acquire, settings.score, settings.seed)
 
 
 def _export(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
@@ -107,7 +108,7 @@ def run_cycle(run: Run, cycle_id: str, settings: Settings) -> None:
         QuarryError: A bad name, or settings that differ from the cycle's own.
     """
     require_cycle_name(cycle_id)
-    require_known_names(settings.score, settings.acquire.query)
+    require_known_names(settings.score, scores_ranked_by(settings.acquire), settings.detector.pixel_scores)
     digest = cycle_settings_hash(settings)
     row = cycle_row(run, cycle_id)
     if row is not None and row.settings_hash != digest:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import IO
 
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from conf.errors import QuarryError
@@ -73,15 +73,29 @@ def export_manifests(run: Run, cycle_id: str, model: Model, settings: ExportSett
 
 
 def with_boxes(acquired: DataFrame, run: Run, model_id: str, threshold: float) -> DataFrame:
-    """Acquired images with where they are and the model's boxes at or above a score."""
+    """One row per strategy and image: where it is, its best rank, and the boxes to show.
+
+    Those are the model's boxes at or above a score; where boxes were picked, the picked ones and no others,
+    all in one task, so that a labeler opens an image once.
+    """
     images = run.store.read(IMAGES).select("image_id", "uri", "path", "width", "height")
     detections = run.store.read(DETECTIONS).where(
         (F.col("model_id") == model_id) & (F.col("view") == ORIGINAL_VIEW)
     )
-    boxes = detections.select(
-        "image_id", F.filter("detections", lambda d: d.score >= threshold).alias("boxes")
+    tasks = acquired.groupBy("strategy", "image_id").agg(
+        F.min("rank").alias("rank"),
+        F.min_by("score", "rank").alias("score"),
+        F.collect_set("detection_id").alias("picked"),
     )
-    return acquired.join(images, "image_id").join(boxes, "image_id", "left")
+    rows = tasks.join(images, "image_id").join(
+        detections.select("image_id", "detections"), "image_id", "left"
+    )
+
+    def is_shown(d: Column) -> Column:
+        whole_image = F.size("picked") == 0
+        return F.when(whole_image, d.score >= threshold).otherwise(F.array_contains("picked", d.detection_id))
+
+    return rows.withColumn("boxes", F.filter("detections", is_shown)).drop("detections")
 
 
 def _write(

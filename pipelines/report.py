@@ -13,9 +13,11 @@ from conf.settings import Settings
 from pipelines.hardness_rows import BASELINE
 from pipelines.models import Model
 from pipelines.report_evaluation import curve_panels, read_evaluation
+from pipelines.report_heat_maps import heat_maps
 from pipelines.report_queries import picture_rows, query_sections
 from pipelines.report_selection import manifest_files, quarantine_rows, selection_arms
 from pipelines.report_source import ReportSource
+from pipelines.report_spending import spending_curves
 from pipelines.run import Run
 from pipelines.tables import sql_literal
 from schemas.tables import (
@@ -62,6 +64,8 @@ def cycle_report(source: ReportSource) -> CycleReport:
     queries = query_sections(source)
     selection = selection_arms(source)
     shown = {case.image_id for query in queries for case in (*query.hardest, *query.easiest)}
+    contradictions = heat_maps(source)
+    shown |= {case.image_id for case in (contradictions.cases if contradictions else ())}
     shown |= {case.image_id for arm in selection for case in arm.cases}
     pictures = picture_rows(source, shown)
     evaluation = read_evaluation(run, source.cycle_id, model.model_id, settings.score)
@@ -76,9 +80,11 @@ def cycle_report(source: ReportSource) -> CycleReport:
         queries=queries,
         pictures={row.image_id: bytes(row.jpeg) for row in pictures if row.jpeg is not None},
         missing_pictures={row.image_id: row.error for row in pictures if row.error is not None},
+        heat_maps=contradictions,
         curves=curve_panels(source) if evaluation.tables else (),
         evaluation=evaluation,
         selection=selection,
+        spending=spending_curves(source),
         manifests=manifest_files(source),
         quarantine=quarantine_rows(source),
         settings=tuple(_flat(settings.model_dump(mode="json"))),
@@ -128,7 +134,11 @@ def report_counts(source: ReportSource) -> ReportCounts:
 def sql_examples(settings: Settings) -> tuple[SqlExample, ...]:
     """Statements that work on the tables of this report, through `quarry sql`."""
     query = settings.acquire.query
-    method = BASELINE if query in settings.score.baselines else settings.score.estimator
+    method = (
+        BASELINE
+        if query in (*settings.score.baselines, *settings.detector.pixel_scores)
+        else settings.score.estimator
+    )
     return (
         SqlExample(
             title="The hardest images of a query, where they are",

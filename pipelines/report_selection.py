@@ -22,7 +22,12 @@ def selection_arms(source: ReportSource) -> tuple[SelectionArm, ...]:
     boxes = {r.strategy: r.n for r in n_boxes.groupBy("strategy").agg(F.max("n_boxes").alias("n")).collect()}
     arms = (
         detail.groupBy("strategy")
-        .agg(F.count("*").alias("n"), F.avg("hardness").alias("mean"), F.avg("truth").alias("truth"))
+        .agg(
+            F.count_distinct("image_id").alias("n"),
+            F.avg("hardness").alias("mean"),
+            F.avg("truth").alias("truth"),
+            F.sum("cost_s").alias("cost_s"),
+        )
         .orderBy("strategy")
         .collect()
     )
@@ -39,6 +44,7 @@ def selection_arms(source: ReportSource) -> tuple[SelectionArm, ...]:
             n_boxes=boxes.get(arm.strategy, 0),
             mean_hardness=arm["mean"],
             truth_hardness=arm.truth,
+            cost_s=arm.cost_s,
             is_control=arm.strategy == "random",
             cases=tuple(case_image(row, row["rank"]) for row in first if row.strategy == arm.strategy),
         )

@@ -25,6 +25,7 @@ from pipelines.hardness_rows import (
     without_hardness,
 )
 from pipelines.models import Model, model_named
+from pipelines.pixel_hardness import score_pixels
 from pipelines.run import Run
 from pipelines.score_inputs import detections_of, require_known_queries, score_request, with_members
 from schemas.tables import GROUND_TRUTH, HARDNESS
@@ -60,7 +61,7 @@ class ScorePlan:
 def score(
     run: Run, model: Model, settings: ScoreSettings, calibration: CalibrationSettings, seed: int
 ) -> dict[str, int]:
-    """Adds the hardness of every image for every query and baseline of the settings.
+    """Adds the hardness of every image for every query and baseline of the settings, and its pixel scores.
 
     Rows that are there under the same settings and newer than their detections are not computed again.
 
@@ -84,6 +85,7 @@ def score(
         *calibrated_plans(run, model, settings, calibration, seed),
     ]
     counts = [score_by(run, model, plan, settings) for plan in plans]
+    counts.append(score_pixels(run, model, settings))
     return {"images": max(c["images"] for c in counts), "rows": sum(c["rows"] for c in counts)}
 
 

@@ -11,6 +11,7 @@ from conf.errors import QuarryError, nearest
 from conf.settings import ScoreSettings
 from pipelines.models import Model
 from pipelines.run import Run
+from pipelines.tables import in_schema
 from schemas.tables import DETECTIONS
 from udfs.committee import member_column
 from udfs.queries import BUILT_IN_QUERIES
@@ -20,16 +21,27 @@ from udfs.uncertainty_baselines import check_baselines
 from udfs.views import ORIGINAL_VIEW
 
 
-def require_known_names(settings: ScoreSettings, acquired: str) -> None:
-    """Fails before any image is opened when a query or baseline is unknown, or acquired but not scored.
+def require_known_names(
+    settings: ScoreSettings, ranked_by: Sequence[str], pixel_scores: Sequence[str] = ()
+) -> None:
+    """Fails before any image is opened when a query or baseline is unknown, or ranked by but not scored.
+
+    Args:
+        settings: What is scored.
+        ranked_by: Scores that strategies rank by.
+        pixel_scores: What the detector scores beside its detections.
 
     Raises:
         QuarryError: Names the setting and the nearest valid name.
     """
     require_known_queries(settings)
-    scored = (*settings.queries, *settings.baselines)
-    if acquired not in scored:
-        raise QuarryError(f"acquire.query: {acquired!r} is not in score.queries; {nearest(acquired, scored)}")
+    scored = (*settings.queries, *settings.baselines, *pixel_scores)
+    for name in ranked_by:
+        if name not in scored:
+            raise QuarryError(
+                f"acquire: a strategy ranks by {name!r}, which is not in score.queries, score.baselines or "
+                f"detector.pixel_scores; {nearest(name, scored)}"
+            )
 
 
 def require_known_queries(settings: ScoreSettings) -> None:
@@ -88,7 +100,7 @@ def label_ids(model: Model, classes: Sequence[str] | None) -> tuple[int, ...] | 
 
 def detections_of(run: Run, model: Model) -> DataFrame:
     """The model's detections on the images as they are, one row an image."""
-    detections = run.store.require(DETECTIONS, made_by="detect")
+    detections = in_schema(run.store.require(DETECTIONS, made_by="detect"), DETECTIONS)
     return detections.where((F.col("model_id") == model.model_id) & (F.col("view") == ORIGINAL_VIEW))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -10,13 +12,18 @@ from pipelines.run import Run
 from schemas.tables import BOXES_VIEW, METRICS, hardness_wide_view
 
 
-def register_tables(run: Run, scoring: ScoreSettings) -> list[str]:
+def register_tables(run: Run, scoring: ScoreSettings, pixel_scores: Sequence[str] = ()) -> list[str]:
     """Makes all tables that exist, and the views `boxes` and `hardness_wide`, readable by name.
+
+    Args:
+        run: The run.
+        scoring: Its queries and baselines are columns of `hardness_wide`.
+        pixel_scores: So are these.
 
     Returns:
         The names now registered.
     """
-    wide = hardness_wide_view((*scoring.queries, *scoring.baselines))
+    wide = hardness_wide_view((*scoring.queries, *scoring.baselines, *pixel_scores))
     return run.store.register_views((BOXES_VIEW, wide))
 
 

@@ -80,6 +80,12 @@ DETECTIONS = Table(
         _optional("sequence_id", "STRING", "images.sequence_id; frames of a video lie together, in order"),
         _optional("frame_index", "INT", "images.frame_index"),
         _optional("image_feature", "ARRAY<FLOAT>", "pooled features, if detector.keep_image_feature"),
+        _optional("pixel_scores", "MAP<STRING, DOUBLE>", "scores from dense maps, if detector.pixel_scores"),
+        _optional(
+            "image_hash",
+            "BIGINT",
+            "64-bit difference hash (dHash) of the picture, the same for all views; null for imports",
+        ),
         _optional("image_ts", "TIMESTAMP", "images.ingest_ts of the file that was seen; null for imports"),
         _optional("latency_ms", "FLOAT", "model time of the image's batch divided by its size, ms"),
         _required("run_id", "STRING", "run that wrote the row"),
@@ -169,21 +175,35 @@ HARDNESS = Table(
     checks=(("hardness_is_a_number", "NOT isnan(hardness)"),),
 )
 
+_PICK_COLUMNS = (
+    _required("cycle_id", "STRING", "cycles.cycle_id"),
+    _required("strategy", "STRING", "strategy that ranked the row, e.g. hardest:total_fn, random, mixed"),
+    _required("unit", "STRING", "image or box"),
+    _required("rank", "INT", "1 is labeled first; of a near miss, 1 was nearest to being picked"),
+    _required("image_id", "STRING", "images.image_id"),
+    _optional("detection_id", "STRING", "boxes.detection_id when unit is box"),
+    _required("score", "DOUBLE", "value ranked by; for random, a uniform draw; for k-center, a distance"),
+    _optional("cost_s", "DOUBLE", "labeling price, seconds"),
+    _optional("cost_money", "DOUBLE", "labeling price, money; null without acquire.prices.money_per_hour"),
+    _optional("part", "STRING", "part of a mixture that proposed the row; else the strategy"),
+    _optional("reason", "STRING", "which score and which rule let it in, or kept it out"),
+    _required("settings_hash", "STRING", "hash of the acquisition settings"),
+)
+_PICK_KEY = ("cycle_id", "strategy", "unit", "rank")
+
 ACQUISITION = Table(
     name="acquisition",
     comment="What a cycle picked for labeling, in order",
-    columns=(
-        _required("cycle_id", "STRING", "cycles.cycle_id"),
-        _required("strategy", "STRING", "rule that picked the row: hardest:<query>, or random"),
-        _required("unit", "STRING", "image or box"),
-        _required("rank", "INT", "1 is labeled first"),
-        _required("image_id", "STRING", "images.image_id"),
-        _optional("detection_id", "STRING", "boxes.detection_id when unit is box"),
-        _required("score", "DOUBLE", "value ranked by; for random, a uniform draw"),
-        _optional("cost_s", "DOUBLE", "labeling price, seconds"),
-        _required("settings_hash", "STRING", "hash of the acquisition settings"),
-    ),
-    key=("cycle_id", "strategy", "unit", "rank"),
+    columns=_PICK_COLUMNS,
+    key=_PICK_KEY,
+    checks=(("rank_from_one", "rank >= 1"),),
+)
+
+NEAR_MISSES = Table(
+    name="near_misses",
+    comment="What a cycle would have picked but for a rule, on request (acquire.near_misses)",
+    columns=_PICK_COLUMNS,
+    key=_PICK_KEY,
     checks=(("rank_from_one", "rank >= 1"),),
 )
 
@@ -263,6 +283,7 @@ TABLES: tuple[Table, ...] = (
     GROUND_TRUTH,
     HARDNESS,
     ACQUISITION,
+    NEAR_MISSES,
     MANIFESTS,
     CYCLES,
     METRICS,

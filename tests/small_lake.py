@@ -44,7 +44,7 @@ def lake_settings(lake: Path, root: Path) -> Settings:
             f"lake.labels={lake}/labels",
             f"export.folder={root}/manifests",
             f"report.path={root}/report.html",
-            "acquire.budget_images=10",
+            "acquire.budget=10",
             "detect.images_per_task=16",
         ],
         root=f"{root}/tables",

@@ -52,7 +52,7 @@ def detect_batches(
         Batches of DETECT_SCHEMA: a row per view of a readable image, and one row per image that is not.
     """
     device = worker_device(run.device, gpu)
-    model = _worker_model(detector.model_dump_json(), device, run.threads, run.compile)
+    model = worker_model(detector.model_dump_json(), device, run.threads, run.compile)
     if model.detector.model_id != model_id:
         raise QuarryError(
             f"{detector.weights}: this worker loads model {model.detector.model_id}, the job runs "
@@ -77,7 +77,12 @@ def detector_card(detector: DetectorSettings) -> DetectorCard:
 
 # A worker of a machine with several GPUs may serve them in turn.
 @lru_cache(maxsize=8)
-def _worker_model(detector_json: str, device: str, threads: int, compile: bool) -> Prediction:
+def worker_model(detector_json: str, device: str, threads: int, compile: bool) -> Prediction:
+    """The detector of these settings on a device, loaded once per worker process and kept between tasks.
+
+    Raises:
+        QuarryError: The weights are missing, damaged, or do not fit the settings.
+    """
     import torch
 
     from detectors.load import load_detector
@@ -133,6 +138,7 @@ def _seen(
                 view=view,
                 found=in_original_px(seen, view, width),
                 size_wh=(width, height),
+                image_hash=group.images[row].image_hash,
                 timings=read | stages,
                 gpu_percent=busy,
             )

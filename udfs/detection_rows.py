@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from udfs.image_files import ImageFault
+from udfs.image_hash import as_signed
 
 if TYPE_CHECKING:
     from detectors.detections import Detections
@@ -32,7 +33,15 @@ DETECTION_TYPE = pa.struct(
 )
 # Where an image's time went (ms): waiting for the store, decoding, the model waiting for images, then its
 # stages. Sums over images are worker time, not wall time: readers and model work side by side.
-TIMINGS = ("fetch_ms", "decode_ms", "wait_ms", "transfer_ms", "forward_ms", "post_process_ms")
+TIMINGS = (
+    "fetch_ms",
+    "decode_ms",
+    "wait_ms",
+    "transfer_ms",
+    "forward_ms",
+    "post_process_ms",
+    "pixel_scores_ms",
+)
 PASSED_THROUGH = pa.schema(
     [
         ("image_id", pa.string()),
@@ -52,6 +61,8 @@ DETECT_SCHEMA = pa.schema(
         ("detections", pa.list_(DETECTION_TYPE)),
         ("n_detections", pa.int32()),
         ("image_feature", pa.list_(pa.float32())),
+        ("pixel_scores", pa.map_(pa.string(), pa.float64())),
+        ("image_hash", pa.int64()),
         ("latency_ms", pa.float32()),
         ("error_class", pa.string()),
         ("message", pa.string()),
@@ -70,6 +81,7 @@ class Outcome:
         view: Test-time view.
         found: Detections in px of the image, or why there are none.
         size_wh: Width and height (px); none for a fault.
+        image_hash: Perceptual hash of the image, 0..2^64 - 1; none for a fault.
         timings: Some of TIMINGS, ms.
         gpu_percent: How busy the GPU was (0 to 100); none where it cannot be read.
     """
@@ -78,6 +90,7 @@ class Outcome:
     view: str
     found: Detections | ImageFault
     size_wh: tuple[int, int] | None = None
+    image_hash: int | None = None
     timings: dict[str, float] = field(default_factory=dict)
     gpu_percent: float | None = None
 
@@ -107,6 +120,10 @@ def outcome_batch(
         "height": [height for _, height in sizes],
         "n_detections": [None if d is None else len(d) for d in found],
         "image_feature": [None if d is None else d.image_feature for d in found],
+        "pixel_scores": [
+            None if d is None or d.pixel_scores is None else list(d.pixel_scores.items()) for d in found
+        ],
+        "image_hash": [None if o.image_hash is None else as_signed(o.image_hash) for o in outcomes],
         "latency_ms": [None if d is None else _latency_ms(o) for d, o in zip(found, outcomes, strict=True)],
         "error_class": [None if fault is None else fault.error_class for fault in faults],
         "message": [None if fault is None else fault.message for fault in faults],
@@ -167,7 +184,8 @@ def detection_id(image_id: str, model_id: str, view: str, position: int) -> str:
 
 
 def _latency_ms(outcome: Outcome) -> float:
-    return sum(outcome.timings.get(name, 0.0) for name in ("transfer_ms", "forward_ms", "post_process_ms"))
+    stages = ("transfer_ms", "forward_ms", "post_process_ms", "pixel_scores_ms")
+    return sum(outcome.timings.get(name, 0.0) for name in stages)
 
 
 def _joined(parts: Sequence[NDArray[Any]], dtype: type) -> NDArray[Any]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from udfs.image_files import ImageFault, decode_rgb, max_file_bytes, read_bytes
+from udfs.image_hash import image_hash
 
 GROUPS_AHEAD = 2
 # About 300 MB of pixels a group: large photos share a batch with fewer others.
@@ -26,12 +27,14 @@ class ReadImage:
     Attributes:
         pixels: (h, w, 3) uint8, or why there are none.
         fetch_ms: Time to get the file's bytes.
-        decode_ms: Time from bytes to pixels.
+        decode_ms: Time from bytes to pixels and their hash.
+        image_hash: Perceptual hash of the pixels, 0..2^64 - 1; none for a fault.
     """
 
     pixels: NDArray[np.uint8] | ImageFault
     fetch_ms: float
     decode_ms: float
+    image_hash: int | None = None
 
 
 @dataclass(frozen=True)
@@ -102,11 +105,15 @@ def _known_pixels(batch: pa.RecordBatch) -> NDArray[np.int64]:
 def _read(uri: str, max_pixels: int) -> ReadImage:
     start_s = fetched_s = time.perf_counter()
     pixels: NDArray[np.uint8] | ImageFault
+    perceptual_hash: int | None = None
     try:
         content = read_bytes(uri, max_file_bytes(max_pixels))
         fetched_s = time.perf_counter()
         pixels = decode_rgb(content, max_pixels)
+        perceptual_hash = image_hash(pixels)
     except ImageFault as fault:
         pixels = fault
     end_s = time.perf_counter()
-    return ReadImage(pixels, (fetched_s - start_s) * 1000, (end_s - fetched_s) * 1000)
+    return ReadImage(
+        pixels, (fetched_s - start_s) * 1000, (end_s - fetched_s) * 1000, image_hash=perceptual_hash
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from udfs.chart_svg import (
@@ -86,26 +87,62 @@ def curves_svg(
         An inline `<svg>` element.
     """
     figure, axes = chart_figure(5.4 if title else 3.7, 2.9, title)
-    for method, budget, found in curves:
-        style = styles[method]
-        step = max(1, -(-len(budget) // 80))
-        keep = sorted({*range(0, len(budget), step), len(budget) - 1}) if budget else []
-        faint = style.colour == FAINT
-        (line,) = axes.plot(
-            [budget[i] for i in keep],
-            [found[i] for i in keep],
-            color=style.colour,
-            linewidth=1.3 if faint else 2.0,
-            zorder=2 if faint else 3,
-            label=method,
-        )
-        if style.dashes != "none":
-            line.set_dashes([float(part) / line.get_linewidth() for part in style.dashes.split()])
+    _draw_lines(axes, curves, styles)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="images looked at", ylabel="hardness found")
     share_axes(axes)
     if title:
         add_legend(axes, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return inline_svg(figure, chart_id, label)
+
+
+def spending_svg(
+    curves: Iterable[tuple[str, Sequence[float], Sequence[float]]],
+    styles: dict[str, LineStyle],
+    *,
+    chart_id: str,
+    label: str,
+) -> str:
+    """Share of hardness captured against hours of labeling, one line a strategy, with a legend.
+
+    Args:
+        curves: Strategy, hours (rising), captured shares (0..1); long curves are thinned to 80 points.
+        styles: From `method_styles`.
+        chart_id: A name unique on the page.
+        label: What a screen reader says.
+
+    Returns:
+        An inline `<svg>` element.
+    """
+    figure, axes = chart_figure(7.4, 2.9)
+    _draw_lines(axes, curves, styles)
+    axes.set(xlabel="labeling time, h", ylabel="hardness captured")
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
+    add_legend(axes, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return inline_svg(figure, chart_id, label)
+
+
+def _draw_lines(
+    axes: Axes,
+    curves: Iterable[tuple[str, Sequence[float], Sequence[float]]],
+    styles: dict[str, LineStyle],
+) -> None:
+    for name, across, up in curves:
+        style = styles[name]
+        step = max(1, -(-len(across) // 80))
+        keep = sorted({*range(0, len(across), step), len(across) - 1}) if across else []
+        faint = style.colour == FAINT
+        (line,) = axes.plot(
+            [across[i] for i in keep],
+            [up[i] for i in keep],
+            color=style.colour,
+            linewidth=1.3 if faint else 2.0,
+            zorder=2 if faint else 3,
+            label=name,
+        )
+        if style.dashes != "none":
+            line.set_dashes([float(part) / line.get_linewidth() for part in style.dashes.split()])
 
 
 def reliability_svg(

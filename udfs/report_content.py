@@ -58,6 +58,19 @@ class CurvePanel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpendingCurve:
+    """What a strategy captures as it spends: labeling hours (rising) and share of the lake's hardness (0..1).
+
+    `is_truth` says whether the hardness is true or estimated.
+    """
+
+    strategy: str
+    cost_h: tuple[float, ...]
+    captured: tuple[float, ...]
+    is_truth: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class SelectionArm:
     """One group of images sent to labeling: the strategy's pick, or its random control."""
 
@@ -69,6 +82,20 @@ class SelectionArm:
     cost_s: float | None = None
     is_control: bool = False
     cases: tuple[CaseImage, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeatMaps:
+    """Images on which the detector contradicts itself most, by falling pixel divergence.
+
+    `pictures` maps image_id to a JPEG heat map; `missing` maps image_id to a reason; `region_px` is the side
+    of the regions outlined.
+    """
+
+    cases: tuple[CaseImage, ...]
+    region_px: int
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,9 +154,11 @@ class CycleReport:
     queries: tuple[QuerySection, ...] = ()
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     missing_pictures: Mapping[str, str] = field(default_factory=dict)
+    heat_maps: HeatMaps | None = None
     curves: tuple[CurvePanel, ...] = ()
     evaluation: Evaluation = Evaluation()
     selection: tuple[SelectionArm, ...] = ()
+    spending: tuple[SpendingCurve, ...] = ()
     manifests: tuple[ManifestFile, ...] = ()
     quarantine: tuple[QuarantineRow, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()

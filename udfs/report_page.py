@@ -18,8 +18,15 @@ from udfs.box_pictures import ROLE_COLOURS
 from udfs.chart_svg import LineStyle, method_styles
 from udfs.evaluation import Evaluation, Matrix, MethodTable, Reliability
 from udfs.evaluation_charts import SENSITIVITY_TITLES, matrix_svg, methods_svg, sensitivity_svg
-from udfs.report_charts import curves_svg, histogram_svg, reliability_svg
-from udfs.report_content import CurvePanel, CycleReport, QuerySection, SelectionArm
+from udfs.report_charts import curves_svg, histogram_svg, reliability_svg, spending_svg
+from udfs.report_content import (
+    CaseImage,
+    CurvePanel,
+    CycleReport,
+    QuerySection,
+    SelectionArm,
+    SpendingCurve,
+)
 
 
 def render_report(report: CycleReport) -> str:
@@ -46,6 +53,7 @@ def render_report(report: CycleReport) -> str:
     return environment.from_string(text).render(
         report=report,
         pictures=pictures,
+        heat_pictures=_embedded_heat_maps(report),
         ratio=_middle_ratio(pictures),
         roles={name: _hex(colour) for name, colour in ROLE_COLOURS.items()},
         histograms={
@@ -59,6 +67,7 @@ def render_report(report: CycleReport) -> str:
         reliability=_reliability_charts(evaluation),
         sensitivity=_sensitivity_charts(evaluation),
         selection_gain=_selection_gain(report.selection),
+        spending=_spending_chart(report.spending),
         reasons=Counter((row.stage, row.reason.split(":")[0]) for row in report.quarantine).most_common(8),
     )
 
@@ -75,14 +84,26 @@ class _Picture:
 def _embedded_pictures(report: CycleReport) -> dict[str, _Picture]:
     cases = [case for query in report.queries for case in (*query.hardest, *query.easiest)]
     cases += [case for arm in report.selection for case in arm.cases]
+    cases += report.heat_maps.cases if report.heat_maps else ()
+    return _embedded(cases, report.pictures, prefix="p")
+
+
+def _embedded_heat_maps(report: CycleReport) -> dict[str, _Picture]:
+    heat = report.heat_maps
+    return _embedded(heat.cases, heat.pictures, prefix="d") if heat else {}
+
+
+def _embedded(
+    cases: Sequence[CaseImage], pictures: Mapping[str, bytes], *, prefix: str
+) -> dict[str, _Picture]:
     shown: dict[str, _Picture] = {}
     for case in cases:
-        jpeg = report.pictures.get(case.image_id)
+        jpeg = pictures.get(case.image_id)
         if jpeg is not None and case.image_id not in shown:
             with Image.open(io.BytesIO(jpeg)) as opened:
                 width, height = opened.size
             uri = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
-            shown[case.image_id] = _Picture(f"p{len(shown)}", uri, width, height, case.path)
+            shown[case.image_id] = _Picture(f"{prefix}{len(shown)}", uri, width, height, case.path)
     return shown
 
 
@@ -135,6 +156,14 @@ def _sensitivity_charts(evaluation: Evaluation) -> list[tuple[str, Markup]]:
         )
         for i, (measure, title) in enumerate(SENSITIVITY_TITLES.items())
     ]
+
+
+def _spending_chart(curves: Sequence[SpendingCurve]) -> Markup | None:
+    if not curves:
+        return None
+    styles = method_styles(curve.strategy for curve in curves)
+    lines = [(curve.strategy, curve.cost_h, curve.captured) for curve in curves]
+    return Markup(spending_svg(lines, styles, chart_id="spending", label="Hardness captured against cost"))  # noqa: S704
 
 
 def _selection_gain(arms: Sequence[SelectionArm]) -> dict[str, object] | None:

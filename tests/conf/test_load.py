@@ -99,7 +99,7 @@ def test_all_faults_are_told_at_once_with_file_key_and_what_is_allowed(tmp_path:
         ("score.max_component=17", "less than or equal to 16"),
         ("detect.batch_size=0", "greater than or equal to 1"),
         ("detect.batch_size=1.5", "integer"),
-        ("acquire.control=perhaps", "boolean"),
+        ("acquire.budget_in=hours", "images"),
         ("score.queries=total_fp", "tuple"),
         ("lake=", "lake"),
         ("lake.sequence_pattern='('", "not a regular expression"),
@@ -128,7 +128,7 @@ def test_overrides_win_over_the_profile_and_the_last_wins() -> None:
             "score.eta=0.6",
             "score.queries=[total_fp, total_fn]",
             "lake.labels=null",
-            "acquire.control=false",
+            "acquire.strategies=[random]",
             "export.uri_prefix=s3://bucket/a=b",
         ],
         root="s3://elsewhere",
@@ -136,7 +136,7 @@ def test_overrides_win_over_the_profile_and_the_last_wins() -> None:
     assert settings.score.eta == 0.6
     assert settings.score.queries == ("total_fp", "total_fn")
     assert settings.lake.labels is None
-    assert settings.acquire.control is False
+    assert settings.acquire.strategies == ("random",)
     assert settings.export.uri_prefix == "s3://bucket/a=b"
     assert settings.root == "s3://elsewhere"
     assert settings.lake.image_id == "path"
@@ -191,7 +191,7 @@ def test_equal_values_have_equal_hashes_and_others_do_not() -> None:
     assert settings_hash(ScoreSettings(), AcquireSettings(), 7, "model") == pinned
     others = [
         settings_hash(ScoreSettings(eta=0.51), AcquireSettings(), 7, "model"),
-        settings_hash(ScoreSettings(), AcquireSettings(budget_images=51), 7, "model"),
+        settings_hash(ScoreSettings(), AcquireSettings(budget=51), 7, "model"),
         settings_hash(ScoreSettings(), AcquireSettings(), 8, "model"),
         settings_hash(ScoreSettings(), AcquireSettings(), 7, "other"),
     ]

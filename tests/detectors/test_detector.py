@@ -14,7 +14,7 @@ import torchvision
 from scipy.optimize import linear_sum_assignment
 
 from conf.errors import QuarryError
-from detectors.architectures import build_model, known_architectures
+from detectors.architectures import build_model, known_architectures, torchvision_architectures
 from detectors.batch_detections import best_of_each_group
 from detectors.detections import Detections
 from detectors.fcos import score_logits
@@ -24,7 +24,7 @@ from detectors.torchvision_detector import TorchvisionDetector
 from tests.detectors.tiny_detectors import CLASSES, random_detector, random_images, random_model
 
 SMALL = ("small_fasterrcnn", "small_retinanet")
-LIGHT = (*SMALL, "ssdlite320_mobilenet_v3_large")
+LIGHT = (*SMALL, "pixel_network", "ssdlite320_mobilenet_v3_large")
 ONE_OF_EACH_FAMILY = (*LIGHT, "fcos_resnet50_fpn")
 SIZES_HW = [(120, 200), (97, 301), (120, 200)]
 KEEP = KeepThresholds(eta0=0.1, detections_per_image=60, nms_iou=0.4)
@@ -78,7 +78,7 @@ def test_every_torchvision_detector_is_known() -> None:
     assert set(names) < set(known_architectures())
 
 
-@pytest.mark.parametrize("architecture", known_architectures())
+@pytest.mark.parametrize("architecture", [*SMALL, *torchvision_architectures()])
 def test_equals_torchvision(architecture: str) -> None:
     detector = shared_detector(architecture)
     for image, found in zip(random_images(SIZES_HW), found_alone(architecture), strict=False):
@@ -429,7 +429,7 @@ def test_imports_neither_spark_nor_pandas() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("architecture", [*SMALL, "fcos_resnet50_fpn", "ssdlite320_mobilenet_v3_large"])
+@pytest.mark.parametrize("architecture", [*LIGHT, "fcos_resnet50_fpn"])
 def test_a_network_that_overflows_is_an_error_and_not_an_empty_image(architecture: str) -> None:
     detector = random_detector(architecture)
     weight = next(detector.model.backbone.parameters())

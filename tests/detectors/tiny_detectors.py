@@ -29,7 +29,9 @@ def random_model(architecture: str, n_classes: int = len(CLASSES)) -> Any:
     one architecture and vanish in another.
     """
     fixed_size = architecture.startswith("ssd")
-    sizes = {} if fixed_size else TINY_SIZE_PX if architecture.startswith("small") else LEAST_SIZE_PX
+    sizes = (
+        {} if fixed_size else TINY_SIZE_PX if architecture.startswith(("small", "pixel")) else LEAST_SIZE_PX
+    )
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
         model: Any = build_model(architecture, n_classes=n_classes, **sizes)
@@ -39,6 +41,8 @@ def random_model(architecture: str, n_classes: int = len(CLASSES)) -> Any:
         maps = list(pyramid.values())
         if "rcnn" in architecture:
             _spread_proposals(model, pyramid)
+        elif architecture == "pixel_network":
+            _spread(model.head.logits, model.head.features(maps), std=2.0)
         elif fixed_size:
             heads = model.head.classification_head.module_list, model.head.regression_head.module_list
             for classify, move, level in zip(*heads, maps, strict=True):

@@ -45,13 +45,13 @@ def no_tables(root: Path) -> bool:
 
 
 def test_settings_typos_are_all_told_at_once(tmp_path: Path) -> None:
-    flags = ["--set", "score.ets=0.4", "--set", "detector.eta0=0.9", "--set", "acquire.budget_images=-1"]
+    flags = ["--set", "score.ets=0.4", "--set", "detector.eta0=0.9", "--set", "acquire.budget=-1"]
     done = quarry(["run_cycle", "--config", "demo", "--root", str(tmp_path / "t"), *flags], tmp_path)
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode == 2 and len(errors) == 3
     assert any("score.ets" in e and "did you mean 'eta'" in e for e in errors)
     assert any("detector.eta0" in e and "score.eta" in e for e in errors)
-    assert any("acquire.budget_images" in e and "greater than or equal to 1" in e for e in errors)
+    assert any("acquire.budget" in e and "greater than 0" in e for e in errors)
     assert no_tables(tmp_path / "t")
 
 

@@ -103,7 +103,7 @@ def test_a_standalone_cluster_gives_the_same_tables(
         f"lake.labels={small_lake}/labels",
         f"export.folder={tmp_path}/manifests",
         f"report.path={tmp_path}/report.html",
-        "acquire.budget_images=10",
+        "acquire.budget=10",
         "detect.images_per_task=16",
     ):
         job += ["--set", item]

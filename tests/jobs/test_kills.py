@@ -52,11 +52,17 @@ class Job:
         self.process.wait()
 
     def kill_worker(self, random_: random.Random) -> bool:
-        """One Python worker, as the kernel does when memory runs out; Spark tries its task again."""
-        workers = python_workers(self.process.pid)
-        if workers:
-            os.kill(random_.choice(workers), signal.SIGKILL)
-        return bool(workers)
+        """One Python worker, as the kernel does when memory runs out; Spark tries its task again.
+
+        Returns:
+            Whether there was one before the job was over.
+        """
+        while self.process.poll() is None:
+            if workers := python_workers(self.process.pid):
+                os.kill(random_.choice(workers), signal.SIGKILL)
+                return True
+            time.sleep(0.05)
+        return False
 
     def finish(self) -> None:
         """Waits for the end, which must be a good one."""

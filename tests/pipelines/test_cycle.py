@@ -12,7 +12,6 @@ from pycocotools.coco import COCO
 
 from conf.errors import QuarryError
 from conf.settings import SampleLakeSettings, Settings
-from pipelines.acquire import acquire
 from pipelines.cycle import STAGES, run_cycle
 from pipelines.detect import detect, detect_job
 from pipelines.ingest import ingest
@@ -21,7 +20,7 @@ from pipelines.run import Run
 from pipelines.sample_lake import is_made, make_sample_lake
 from pipelines.score import score
 from pipelines.tables import TableStore
-from schemas.tables import ACQUISITION, CYCLES, DETECTIONS, HARDNESS, IMAGES, QUARANTINE, TABLES
+from schemas.tables import CYCLES, DETECTIONS, HARDNESS, IMAGES, QUARANTINE, TABLES
 from tests.small_lake import CYCLE, SMALL_LAKE, lake_settings, rows
 
 
@@ -143,7 +142,7 @@ def test_a_cycle_refuses_other_settings_under_its_name(finished: tuple[Run, Sett
 
 def test_acquisition_is_the_top_of_hardness_and_a_random_control(finished: tuple[Run, Settings]) -> None:
     run, settings = finished
-    query, budget = settings.acquire.query, settings.acquire.budget_images
+    query, budget = settings.acquire.query, int(settings.acquire.budget)
     hardness = {
         row["image_id"]: row["hardness"]
         for row in rows(run.store.root, "hardness")
@@ -155,18 +154,6 @@ def test_acquisition_is_the_top_of_hardness_and_a_random_control(finished: tuple
     assert [r["score"] for r in hardest] == sorted(hardness.values(), reverse=True)[:budget]
     control = [r["image_id"] for r in picked if r["strategy"] == "random"]
     assert len(set(control)) == budget and set(control) != {r["image_id"] for r in hardest}
-
-
-def test_a_budget_above_the_pool_takes_the_whole_pool(finished: tuple[Run, Settings]) -> None:
-    run, settings = finished
-    told: list[str] = []
-    teller = Run(store=run.store, tell=told.append)
-    much = settings.acquire.model_copy(update={"budget_images": 10_000})
-    n_pool = len(rows(run.store.root, "detections"))
-    counts = acquire(teller, "all-of-it", model_named(run, None), much, settings.seed, "exact")
-    run.store.replace(ACQUISITION, run.store.read(ACQUISITION).limit(0), where="cycle_id = 'all-of-it'")
-    assert set(counts.values()) == {n_pool}
-    assert any("below the budget of 10,000" in line for line in told)
 
 
 def test_a_file_that_breaks_moves_from_detections_to_quarantine(
@@ -230,7 +217,7 @@ def test_manifests_hold_what_was_acquired(finished: tuple[Run, Settings]) -> Non
     run, settings = finished
     manifests = rows(run.store.root, "manifests")
     assert len(manifests) == 4
-    budget = settings.acquire.budget_images
+    budget = int(settings.acquire.budget)
     for row in manifests:
         content = json.loads(Path(row["path"]).read_text())
         if row["vendor"] == "coco":

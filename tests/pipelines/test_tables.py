@@ -28,7 +28,8 @@ def metric(session: SparkSession, value: float, name: str = "ndcg") -> DataFrame
 def detection(session: SparkSession, score: float, x2: float, n: int) -> DataFrame:
     """One row of `detections` with one box."""
     box = ("d", 1, "car", score, 0.0, 0.0, x2, 1.0, None, None)
-    row = ("i", "m", "original", 9, 9, [box], n, None, None, None, None, None, "r", None)
+    given = {"image_id": "i", "model_id": "m", "view": "original", "width": 9, "height": 9, "run_id": "r"}
+    row = dict.fromkeys(DETECTIONS.column_names) | given | {"detections": [box], "n_detections": n}
     frame = session.createDataFrame([row], spark_schema(DETECTIONS))
     return frame.withColumn("ts", F.current_timestamp())
 
@@ -168,7 +169,8 @@ def test_a_conflict_is_tried_again_and_other_errors_are_not(session: SparkSessio
 
 def test_a_table_of_an_earlier_quarry_gains_the_new_columns(session: SparkSession, tmp_path: Path) -> None:
     store = TableStore(session, str(tmp_path))
-    old = detection(session, 0.5, 1.0, 1).drop("sequence_id", "frame_index", "image_feature", "image_ts")
+    later = ("sequence_id", "frame_index", "image_feature", "image_ts", "image_hash", "pixel_scores")
+    old = detection(session, 0.5, 1.0, 1).drop(*later)
     old = old.withColumn("detections", F.transform("detections", lambda box: box.dropFields("feature")))
     old.write.format("delta").partitionBy("model_id").save(store.path(DETECTIONS))
     new = detection(session, 0.75, 1.0, 1).withColumn("image_id", F.lit("j"))

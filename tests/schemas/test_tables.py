@@ -42,6 +42,7 @@ CONTRACT = {
     "ground_truth": "image_id boxes complete cycle_id ts",
     "hardness": "image_id model_id query hardness std_error estimator n_samples eta settings_hash run_id",
     "acquisition": "cycle_id strategy unit rank image_id detection_id score cost_s settings_hash",
+    "near_misses": "cycle_id strategy unit rank image_id detection_id score reason settings_hash",
     "manifests": "cycle_id vendor path n_tasks n_images n_boxes cost_s sha256 status ts",
     "cycles": "cycle_id parent model_id state settings started ended counts",
     "metrics": "cycle_id model_id metric query method value low high n",

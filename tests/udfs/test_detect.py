@@ -58,7 +58,7 @@ class BrightnessDetector:
 def model(monkeypatch: pytest.MonkeyPatch) -> BrightnessDetector:
     fake = BrightnessDetector()
     prediction = Prediction(cast(Detector, fake))
-    monkeypatch.setattr(detect, "_worker_model", lambda *_: prediction)
+    monkeypatch.setattr(detect, "worker_model", lambda *_: prediction)
     return fake
 
 
@@ -117,9 +117,8 @@ def test_a_file_that_cannot_be_used_becomes_a_reason(model: BrightnessDetector, 
     }
     for row in faults.values():
         assert row["message"]
-        assert {row[name] for name in ("width", "height", "detections", "n_detections", "latency_ms")} == {
-            None
-        }
+        unknown = ("width", "height", "detections", "n_detections", "latency_ms", "image_hash")
+        assert {row[name] for name in unknown} == {None}
 
 
 def test_detections_carry_the_model_s_arrays(model: BrightnessDetector, files: list[str]) -> None:
@@ -219,6 +218,8 @@ def test_a_flipped_view_is_a_second_row_in_pixels_of_the_image(
     assert rows[0]["fetch_ms"] is not None and rows[1]["fetch_ms"] is None
     ids = {d["detection_id"] for row in rows for d in row["detections"]}
     assert len(ids) == 7
+    # Both speak of the image as it is: brightness rises once a row, where the right half begins.
+    assert [row["image_hash"] for row in rows] == [int("00011000" * 8, 2)] * 2
 
 
 def test_only_the_views_an_image_lacks_are_run(model: BrightnessDetector, files: list[str]) -> None:

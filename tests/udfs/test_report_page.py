@@ -15,12 +15,14 @@ from udfs.report_content import (
     CurvePanel,
     CycleReport,
     HardnessCurve,
+    HeatMaps,
     Histogram,
     ManifestFile,
     QuarantineRow,
     QuerySection,
     ReportCounts,
     SelectionArm,
+    SpendingCurve,
     SqlExample,
 )
 from udfs.report_page import render_report
@@ -102,9 +104,19 @@ def _full() -> CycleReport:
         pictures=PICTURES,
         curves=(CurvePanel(query="q1", curves=(curve,)), CurvePanel(query="q2", curves=(curve,))),
         evaluation=_evaluation(),
+        heat_maps=HeatMaps(
+            cases=(_case("a"), _case("b", 2)),
+            region_px=30,
+            pictures={"a": _jpeg(30)},
+            missing={"b": "QuarryError: other weights"},
+        ),
         selection=(
             SelectionArm(name="pick", n_images=2, n_boxes=5, mean_hardness=6.0, cases=(_case("b"),)),
             SelectionArm(name="random", n_images=2, n_boxes=3, mean_hardness=1.5, is_control=True),
+        ),
+        spending=(
+            SpendingCurve(strategy="pick", cost_h=(0.0, 0.1, 0.2), captured=(0.0, 0.3, 0.5), is_truth=True),
+            SpendingCurve(strategy="random", cost_h=(0.0, 0.1, 0.2), captured=(0.0, 0.1, 0.2)),
         ),
         manifests=(ManifestFile(vendor="COCO", path="/m/coco.json", n_images=2, n_boxes=5),),
         quarantine=(QuarantineRow(path="/d/x.jpg", stage="read", reason="FileNotFoundError: gone"),),
@@ -177,7 +189,7 @@ def test_each_picture_shown_is_embedded_once(full_text: str) -> None:
     text = full_text
     for key, times in (("a", 1), ("b", 1), ("unused", 0)):
         assert text.count(base64.b64encode(PICTURES[key]).decode("ascii")) == times
-    assert text.count('href="#p0"') == 5
+    assert text.count('href="#p0"') == 6
 
 
 def test_names_are_escaped_everywhere() -> None:
@@ -222,6 +234,7 @@ def test_names_are_escaped_everywhere() -> None:
         ("evaluation", "What more Monte Carlo samples buy"),
         ("curves", "Hardness found for the images looked at"),
         ("evaluation", "Can the scores be trusted?"),
+        ("heat_maps", "Where the detector contradicts itself"),
         ("quarantine", 'id="quarantine"'),
         ("settings", 'id="settings"'),
         ("sql", 'id="sql"'),
@@ -257,6 +270,20 @@ def test_the_pick_is_compared_with_its_control(full_text: str) -> None:
     assert "<b>4 times</b>" in full_text
     alone = dataclasses.replace(_full(), selection=_full().selection[:1])
     assert "times</b>" not in render_report(alone)
+
+
+def test_heat_maps_stand_beside_their_pictures(full_text: str) -> None:
+    section = full_text[full_text.index('id="divergence"') :]
+    section = section[: section.index("</section>")]
+    assert re.findall(r'href="#([a-z]\d)"', section) == ["p0", "d0", "p1"]
+    assert "no heat map: QuarryError: other weights" in section
+    assert "30 by 30 px" in section
+
+
+def test_the_page_shows_what_the_budget_buys(full_text: str) -> None:
+    part = full_text.split("What the budget buys")[1].split("</div>")[0]
+    assert "<svg" in part and "labeling time, h" in part and "ground-truth hardness" in part
+    assert "What the budget buys" not in render_report(_bare())
 
 
 def test_a_picture_that_is_missing_says_why() -> None:

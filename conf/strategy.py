@@ -1,0 +1,110 @@
+"""Strategies by name: the shipped ones, a team's own, and what `hardest:total_fn` stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+
+from conf.acquisition_spec import QUERY, RANDOM, UNCERTAINTY, StrategySpec
+from conf.errors import QuarryError, nearest
+from conf.settings import AcquireSettings
+from conf.yaml_file import read_mapping
+
+PRESETS_FILE = Path(__file__).parent / "strategies" / "presets.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strategy:
+    """A strategy as it is run.
+
+    Attributes:
+        name: What `acquisition.strategy` holds: the given name, with its score where that is a query's.
+        score: A name in `hardness.query`, `random` or `uncertainty`; empty for a mixture.
+        spec: The rules.
+        parts: Share of the budget and strategy of each part of a mixture; else empty.
+    """
+
+    name: str
+    score: str
+    spec: StrategySpec
+    parts: tuple[tuple[float, Strategy], ...] = ()
+
+    @property
+    def score_text(self) -> str:
+        """What the strategy ranks by, for people."""
+        return "distance to the nearest center" if self.spec.k_center else self.score
+
+    @property
+    def ranked_parts(self) -> tuple[tuple[float, Strategy], ...]:
+        """The parts, or the strategy itself as the only one."""
+        return self.parts or ((1.0, self),)
+
+
+@lru_cache(maxsize=1)
+def presets() -> Mapping[str, StrategySpec]:
+    """The shipped strategies by name."""
+    found = read_mapping(PRESETS_FILE, "strategy names to strategies")
+    return MappingProxyType({name: StrategySpec.model_validate(spec) for name, spec in found.items()})
+
+
+def strategies(settings: AcquireSettings) -> tuple[Strategy, ...]:
+    """What `acquire.strategies` names, resolved.
+
+    Raises:
+        QuarryError: A name nobody knows (with the near ones), a score given to a mixture or a box strategy,
+            parts of different units, a mixture within a mixture, or a unit the budget cannot count.
+    """
+    known = {**presets(), **settings.define}
+    chosen = tuple(_resolved(name, known, settings, "acquire.strategies") for name in settings.strategies)
+    for strategy in chosen:
+        if strategy.spec.unit == "box" and settings.budget_in == "images":
+            raise QuarryError(
+                f"acquire.budget_in: strategy {strategy.name!r} picks boxes: set it to boxes, seconds or "
+                "money"
+            )
+    return chosen
+
+
+def scores_ranked_by(settings: AcquireSettings) -> tuple[str, ...]:
+    """Names of `hardness.query` that the strategies need, each once."""
+    parts = [part for strategy in strategies(settings) for _, part in strategy.ranked_parts]
+    return tuple(dict.fromkeys(p.score for p in parts if p.score not in (RANDOM, UNCERTAINTY)))
+
+
+def _resolved(
+    given: str, known: Mapping[str, StrategySpec], settings: AcquireSettings, asked_by: str, depth: int = 0
+) -> Strategy:
+    name, colon, score = given.partition(":")
+    if name not in known:
+        raise QuarryError(f"{asked_by}: no strategy {name!r}; {nearest(name, known)}")
+    spec = known[name]
+    if colon and (spec.mixture or spec.score in (RANDOM, UNCERTAINTY) or not score):
+        raise QuarryError(f"{asked_by}: {given!r}: {name} takes no score after the colon")
+    if spec.mixture:
+        if depth:
+            raise QuarryError(f"{asked_by}: {name!r} is a mixture; a part of a mixture is a plain strategy")
+        parts = tuple(
+            (part.share, _resolved(part.strategy, known, settings, f"strategy {name}", depth + 1))
+            for part in spec.mixture
+        )
+        _require_parts_that_fit(name, spec, parts)
+        return Strategy(name=name, score="", spec=spec, parts=parts)
+    if spec.score != QUERY and not colon:
+        return Strategy(name=name, score=spec.score, spec=spec)
+    score = score or settings.query
+    return Strategy(name=f"{name}:{score}", score=score, spec=spec)
+
+
+def _require_parts_that_fit(name: str, spec: StrategySpec, parts: tuple[tuple[float, Strategy], ...]) -> None:
+    for _, part in parts:
+        if part.spec.unit != spec.unit:
+            raise QuarryError(
+                f"strategy {name}: its unit is {spec.unit}, part {part.name} picks {part.spec.unit} units"
+            )
+        if part.spec.quotas or part.spec.near_duplicates:
+            raise QuarryError(
+                f"strategy {name}: give quotas and near_duplicates to the mixture, not to part {part.name}"
+            )

@@ -1,0 +1,167 @@
+"""What a cycle may pick: images or boxes of a model's detections, less what is labeled, out or unusable."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from conf.acquisition_spec import PARTITION
+from conf.settings import AcquireSettings
+from pipelines.box_dataset import box_dataset
+from pipelines.models import Model
+from pipelines.run import Run
+from pipelines.score_inputs import detections_of
+from pipelines.tables import sql_literal
+from schemas.tables import ACQUISITION, GROUND_TRUTH, IMAGES, QUARANTINE
+
+CLASS = "class"
+NO_GROUP = "(none)"
+_TAKEN: tuple[Literal["labeled", "sent"], ...] = ("labeled", "sent")
+# What the rest of acquisition may count on. A still image has no sequence; a box has its image's.
+POOL_COLUMNS = (
+    "image_id",
+    "detection_id",
+    "sequence_id",
+    "frame_index",
+    "image_hash",
+    "feature",
+    "n_boxes",
+    "uncertainty",
+    "group",
+)
+
+
+def image_pool(
+    run: Run, cycle_id: str, model: Model, settings: AcquireSettings, eta: float, by: str | None
+) -> DataFrame:
+    """Images that may be picked: POOL_COLUMNS, one row an image, detection_id and uncertainty null.
+
+    Args:
+        run: The run.
+        cycle_id: Picks of other cycles are out; its own may be picked again.
+        model: Whose detections count.
+        settings: What is excluded.
+        eta: Detections at or above it are boxes a labeler will find (n_boxes).
+        by: What `group` holds: see `conf.acquisition_spec.QuotaSpec`; none: null.
+    """
+    rows = detections_of(run, model).select(
+        "image_id",
+        F.lit(None).cast("string").alias("detection_id"),
+        "image_hash",
+        F.col("image_feature").alias("feature"),
+        F.size(F.filter("detections", lambda d: d.score >= eta)).alias("n_boxes"),
+        F.lit(None).cast("double").alias("uncertainty"),
+        F.get("detections", F.lit(0))["label_name"].alias("class_name"),
+    )
+    rows = rows.transform(_with_places, run, by).select(*POOL_COLUMNS)
+    return rows.transform(_without_images, excluded_images(run, cycle_id, model, settings))
+
+
+def box_pool(run: Run, cycle_id: str, model: Model, settings: AcquireSettings, by: str | None) -> DataFrame:
+    """Predicted boxes that may be picked: POOL_COLUMNS, one row a box (D_B of the fine-grained boxes paper).
+
+    Boxes of completely labeled images, boxes that overlap a labeled or background box by IoU >= 0.5, and
+    boxes another cycle picked are out; the others of a partly labeled image stay eligible.
+
+    Args:
+        run: The run.
+        cycle_id: As for `image_pool`.
+        model: Whose boxes they are.
+        settings: Threshold, and what is excluded.
+        by: What `group` holds.
+    """
+    boxes = box_dataset(run, model, settings.box_threshold)
+    if "labeled" in settings.exclude:
+        boxes = boxes.where("status IN ('unlabeled', 'noisy')")
+    rows = boxes.select(
+        "image_id",
+        "detection_id",
+        F.lit(None).cast("bigint").alias("image_hash"),
+        "feature",
+        F.lit(1).alias("n_boxes"),
+        (1 - F.col("score")).alias("uncertainty"),
+        F.col("label_name").alias("class_name"),
+    )
+    rows = rows.transform(_with_places, run, by).select(*POOL_COLUMNS)
+    rows = rows.transform(_without_images, excluded_images(run, cycle_id, model, settings, unit="box"))
+    if "sent" in settings.exclude:
+        sent = _picked_elsewhere(run, cycle_id).where("unit = 'box'").select("detection_id")
+        rows = rows.join(sent, "detection_id", "left_anti").select(*POOL_COLUMNS)
+    return rows
+
+
+def excluded_images(
+    run: Run, cycle_id: str, model: Model, settings: AcquireSettings, unit: str = "image"
+) -> DataFrame | None:
+    """Ids of the images nothing may be picked from; none when the settings exclude nothing."""
+    out = []
+    if "labeled" in settings.exclude:
+        truth = run.store.read(GROUND_TRUTH)
+        # Labels held out to measure with are none that were trained on.
+        out.append(truth.where("complete AND split = 'train'").select("image_id"))
+    if "sent" in settings.exclude:
+        sent = _picked_elsewhere(run, cycle_id)
+        # An image of which boxes are out may lend other boxes, but not be sent as a whole too.
+        out.append((sent.where("unit = 'image'") if unit == "box" else sent).select("image_id"))
+    if "quarantined" in settings.exclude:
+        faults = run.store.read(QUARANTINE).where("NOT resolved")
+        mine = F.col("model_id").isNull() | (F.col("model_id") == model.model_id)
+        out.append(faults.where(mine).select("image_id"))
+    if not out:
+        return None
+    ids = out[0]
+    for more in out[1:]:
+        ids = ids.unionByName(more)
+    return ids
+
+
+def known_pictures(run: Run, cycle_id: str, model: Model, settings: AcquireSettings) -> DataFrame:
+    """image_id, image_hash and feature of images labeled or sent: what a new pick must not look like."""
+    known = excluded_images(run, cycle_id, model, settings.model_copy(update={"exclude": _TAKEN}))
+    assert known is not None
+    seen = detections_of(run, model).join(known.distinct(), "image_id", "left_semi")
+    return seen.select("image_id", "image_hash", F.col("image_feature").alias("feature"))
+
+
+def known_features(run: Run, cycle_id: str, model: Model, settings: AcquireSettings, unit: str) -> DataFrame:
+    """id and feature of labeled and sent images or boxes: the centers that k-center starts from."""
+    if unit == "image":
+        pictures = known_pictures(run, cycle_id, model, settings)
+        return pictures.select(F.col("image_id").alias("id"), "feature").where("feature IS NOT NULL")
+    boxes = box_dataset(run, model, settings.box_threshold).where("feature IS NOT NULL")
+    sent = _picked_elsewhere(run, cycle_id).where("unit = 'box'").select("detection_id").distinct()
+    is_sent = boxes.join(sent, "detection_id", "left_semi")
+    is_labeled = boxes.where("status IN ('labeled', 'background')").join(sent, "detection_id", "left_anti")
+    columns = (F.col("detection_id").alias("id"), "feature")
+    return is_sent.select(*columns).unionByName(is_labeled.select(*columns))
+
+
+def earlier_frames(run: Run, cycle_id: str) -> DataFrame:
+    """sequence_id and frame_index of what other cycles picked."""
+    picked = _picked_elsewhere(run, cycle_id).where("unit = 'image'").select("image_id").distinct()
+    return run.store.read(IMAGES).join(picked, "image_id", "left_semi").select("sequence_id", "frame_index")
+
+
+def _picked_elsewhere(run: Run, cycle_id: str) -> DataFrame:
+    return run.store.read(ACQUISITION).where(f"cycle_id <> {sql_literal(cycle_id)}")
+
+
+def _without_images(rows: DataFrame, ids: DataFrame | None) -> DataFrame:
+    return rows if ids is None else rows.join(ids, "image_id", "left_anti")
+
+
+def _with_places(rows: DataFrame, run: Run, by: str | None) -> DataFrame:
+    images = run.store.read(IMAGES).select("image_id", "dataset", "partitions", "sequence_id", "frame_index")
+    return rows.join(images, "image_id").withColumn("group", _group(by))
+
+
+def _group(by: str | None) -> Column:
+    if by is None:
+        return F.lit(None).cast("string")
+    if by.startswith(PARTITION):
+        value: Column = F.try_element_at("partitions", F.lit(by.removeprefix(PARTITION)))
+    else:
+        value = F.col({CLASS: "class_name", "dataset": "dataset", "sequence": "sequence_id"}[by])
+    return F.coalesce(value, F.lit(NO_GROUP))

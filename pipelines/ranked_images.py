@@ -1,0 +1,40 @@
+"""Rows of `hardness` that may rank images: of one score, one method, and not out of date."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from conf.errors import QuarryError, nearest
+from pipelines.hardness_rows import BASELINE, GROUND_TRUTH
+from pipelines.models import Model
+from pipelines.run import Run
+from pipelines.score_inputs import detections_of
+from schemas.tables import HARDNESS
+
+
+def ranked_images(run: Run, model: Model, query: str, method: str) -> DataFrame:
+    """Rows of `hardness` that rank images for a query: not older than the detections they speak of.
+
+    Raises:
+        QuarryError: There is none; the message has what there is.
+    """
+    scored = run.store.require(HARDNESS, made_by="score").where(F.col("model_id") == model.model_id)
+    candidates = scored.where((F.col("query") == query) & F.col("method").isin(method, BASELINE))
+    detected = detections_of(run, model).select("image_id", F.col("ts").alias("detected_ts"))
+    candidates = candidates.join(detected, "image_id").where("ts >= detected_ts")
+    if candidates.isEmpty():
+        known = scored.select("query", "method").distinct().limit(1000).collect()
+        methods = sorted({row.method for row in known if row["query"] == query} - {GROUND_TRUTH})
+        if methods:
+            raise QuarryError(
+                f"acquire.method: {query!r} was scored by {', '.join(methods)}, not by {method!r} "
+                "since the images were last detected"
+            )
+        names = {row["query"] for row in known}
+        raise QuarryError(
+            f"acquire: no image has the score {query!r} ({nearest(query, names)}); run `quarry score` with "
+            "it in score.queries or score.baselines, or, for a pixel score, `quarry detect` with it in "
+            "detector.pixel_scores and then `quarry score`"
+        )
+    return candidates

@@ -1,0 +1,240 @@
+"""Strategies on the small lake: what they pick, why, and what they refuse."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import functions as F
+
+from conf.errors import QuarryError
+from conf.settings import AcquireSettings, Settings
+from pipelines.acquire import acquire
+from pipelines.box_dataset import box_dataset
+from pipelines.export import with_boxes
+from pipelines.models import model_named
+from pipelines.run import Run
+from pipelines.tables import TableStore
+from schemas.tables import ACQUISITION, DETECTIONS, GROUND_TRUTH, HARDNESS, IMAGES, MODELS
+from tests.small_lake import rows
+
+BUDGET = 8
+SENT = "earlier"
+
+
+@pytest.fixture(scope="module")
+def lake(finished: tuple[Run, Settings], tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Settings]:
+    """The finished cycle's tables, with made-up features: where a box or the most confident box lies."""
+    run, settings = finished
+    store = TableStore(run.store.session, str(tmp_path_factory.mktemp("acquire")))
+    for table in (IMAGES, HARDNESS, MODELS):
+        shutil.copytree(run.store.path(table), store.path(table))
+    place = F.transform("detections", lambda d: F.array(d.x1.cast("float"), d.y1.cast("float")))
+    featured = run.store.read(DETECTIONS).withColumns(
+        {
+            "detections": F.zip_with("detections", place, lambda d, feature: d.withField("feature", feature)),
+            "image_feature": F.coalesce(
+                F.get(place, F.lit(0)), F.array(F.lit(0.0), F.lit(0.0)).cast("array<float>")
+            ),
+        }
+    )
+    store.merge(DETECTIONS, featured)
+    mine = Run(store=store)
+    acquire(mine, SENT, model_named(mine, None), AcquireSettings(budget=3), settings.score, seed=5)
+    return mine, settings
+
+
+def picked(lake: tuple[Run, Settings], cycle: str, **settings: Any) -> list[dict[str, Any]]:
+    """Rows of `acquisition` these settings write, by strategy and rank; what other tests picked is free."""
+    run, whole = lake
+    if run.store.exists(ACQUISITION):
+        none = run.store.read(ACQUISITION).limit(0)
+        run.store.replace(ACQUISITION, none, where=f"cycle_id NOT IN ('{SENT}', '{cycle}')")
+    acquire(run, cycle, model_named(run, None), AcquireSettings.model_validate(settings), whole.score, seed=5)
+    mine = [row for row in rows(run.store.root, "acquisition") if row["cycle_id"] == cycle]
+    return sorted(mine, key=lambda row: (row["strategy"], row["rank"]))
+
+
+def hardness_of(lake: tuple[Run, Settings], query: str) -> dict[str, float]:
+    """Exact hardness by image."""
+    table = rows(lake[0].store.root, "hardness")
+    return {r["image_id"]: r["hardness"] for r in table if r["query"] == query and r["method"] == "exact"}
+
+
+def sent_images(lake: tuple[Run, Settings]) -> set[str]:
+    """What the earlier cycle picked."""
+    return {r["image_id"] for r in rows(lake[0].store.root, "acquisition") if r["cycle_id"] == SENT}
+
+
+def test_strategies_side_by_side_leave_out_what_is_sent(lake: tuple[Run, Settings]) -> None:
+    names = ("hardest:total_fn", "hardest_in_videos", "random", "guided_random")
+    table = picked(lake, "side", strategies=names, budget=BUDGET, near_misses=5)
+    by_strategy = {
+        name: [r for r in table if r["strategy"] == name] for name in {r["strategy"] for r in table}
+    }
+    assert set(by_strategy) == {
+        "hardest:total_fn",
+        "hardest_in_videos:pixel_adj_false",
+        "random",
+        "guided_random",
+    }
+    sent = sent_images(lake)
+    assert sent and not sent & {row["image_id"] for row in table}
+    left = {image: value for image, value in hardness_of(lake, "total_fn").items() if image not in sent}
+    assert [r["score"] for r in by_strategy["hardest:total_fn"]] == sorted(left.values(), reverse=True)[
+        :BUDGET
+    ]
+    places = {r["image_id"]: (r["sequence_id"], r["frame_index"]) for r in rows(lake[0].store.root, "images")}
+    earlier = {places[image] for image in sent}
+    for name in ("hardest_in_videos:pixel_adj_false", "guided_random"):
+        frames = [places[r["image_id"]] for r in by_strategy[name]]
+        assert len({sequence for sequence, _ in frames}) == len(frames)  # 4 frames a sequence, 15 blocked
+        assert not [f for f in frames for e in earlier if f[0] == e[0] and abs(f[1] - e[1]) <= 2]
+    assert all(r["reason"].startswith(f"rank {r['rank']} of ") for r in by_strategy["hardest:total_fn"])
+    misses = [r for r in rows(lake[0].store.root, "near_misses") if r["cycle_id"] == "side"]
+    for text in ("budget was spent before its turn", "picked in this cycle", "picked in an earlier cycle"):
+        assert any(r["reason"].endswith(text) for r in misses), text
+    assert not {(r["strategy"], r["image_id"]) for r in misses} & {
+        (r["strategy"], r["image_id"]) for r in table
+    }
+
+
+def test_the_same_settings_pick_the_same_rows_and_exclusions_can_be_lifted(
+    lake: tuple[Run, Settings],
+) -> None:
+    once = picked(lake, "again", budget=BUDGET, exclude=("labeled",))
+    assert picked(lake, "again", budget=BUDGET, exclude=("labeled",)) == once
+    hardest = [r["score"] for r in once if r["strategy"] == "hardest:pixel_adj_false"]
+    assert hardest == sorted(hardness_of(lake, "pixel_adj_false").values(), reverse=True)[:BUDGET]
+
+
+def test_a_mixture_keeps_shares_quotas_and_distances(lake: tuple[Run, Settings]) -> None:
+    define = {
+        "mine": {
+            "quotas": {"by": "dataset", "at_most": 0.5},
+            "mixture": [
+                {"share": 0.5, "strategy": "hardest"},
+                {"share": 0.25, "strategy": "k_center_images"},
+                {"share": 0.25, "strategy": "random"},
+            ],
+        }
+    }
+    table = picked(lake, "mixture", strategies=("mine",), define=define, budget=BUDGET)
+    parts = [row["part"] for row in table]
+    assert {part: parts.count(part) for part in set(parts)} == {
+        "hardest:pixel_adj_false": 4,
+        "k_center_images": 2,
+        "random": 2,
+    }
+    assert len({row["image_id"] for row in table}) == BUDGET
+    dataset = {r["image_id"]: r["dataset"] for r in rows(lake[0].store.root, "images")}
+    counts = [[dataset[r["image_id"]] for r in table].count(name) for name in set(dataset.values())]
+    assert max(counts) <= BUDGET / 2
+
+
+def test_boxes_cost_what_the_price_list_says(lake: tuple[Run, Settings]) -> None:
+    names = ("uncertain_boxes", "k_center_boxes", "hardest")
+    prices = {"image_s": 100, "draw_box_s": 7, "assign_class_s": 3, "money_per_hour": 36}
+    table = picked(lake, "money", strategies=names, budget=3.5, budget_in="money", prices=prices)
+    by_strategy = {
+        name: [r for r in table if r["strategy"] == name] for name in {r["strategy"] for r in table}
+    }
+    assert {name: len(found) for name, found in by_strategy.items()} == {
+        "uncertain_boxes": 35,
+        "k_center_boxes": 35,
+        "hardest:pixel_adj_false": 3,
+    }
+    assert all(
+        r["cost_s"] == 10 and r["cost_money"] == pytest.approx(0.1) for r in by_strategy["uncertain_boxes"]
+    )
+    run, _ = lake
+    boxes = box_dataset(run, model_named(run, None), threshold=0.05).select("image_id", "score").collect()
+    left = sorted(1 - box.score for box in boxes if box.image_id not in sent_images(lake))
+    assert [r["score"] for r in by_strategy["uncertain_boxes"]] == pytest.approx(left[::-1][:35])
+    spread = [r["score"] for r in by_strategy["k_center_boxes"]]
+    assert (
+        spread[1:] == sorted(spread[1:], reverse=True)
+        and len({r["detection_id"] for r in table if r["detection_id"]}) > 35
+    )
+    chosen = run.store.read(ACQUISITION).where("cycle_id = 'money' AND strategy = 'uncertain_boxes'")
+    tasks = chosen.transform(with_boxes, run, model_named(run, None).model_id, 0.5).collect()
+    assert len(tasks) == len({r["image_id"] for r in by_strategy["uncertain_boxes"]})
+    assert {d.detection_id for task in tasks for d in task.boxes} == {
+        r["detection_id"] for r in by_strategy["uncertain_boxes"]
+    }
+
+
+def test_a_partly_labeled_image_keeps_its_other_boxes_as_noisy(lake: tuple[Run, Settings]) -> None:
+    run, _ = lake
+    model = model_named(run, None)
+    found = box_dataset(run, model, threshold=0.3).orderBy("image_id", "detection_id").collect()
+    assert {box.status for box in found} == {"unlabeled"}
+    counts = {image: sum(b.image_id == image for b in found) for image in sorted({b.image_id for b in found})}
+    partly, whole = [image for image, n in counts.items() if n >= 3][:2]
+    first, second = [box for box in found if box.image_id == partly][:2]
+    labels = [
+        (partly, [truth(first, "labeled"), truth(second, "background")], False),
+        (whole, [], True),
+    ]
+    frame = run.store.session.createDataFrame(
+        [(image, boxes, complete, "train", "c", None) for image, boxes, complete in labels],
+        run.store.session.createDataFrame([], GROUND_TRUTH.ddl()).schema,
+    )
+    run.store.merge(GROUND_TRUTH, frame.withColumn("ts", F.current_timestamp()))
+    status = {b.detection_id: (b.image_id, b.status) for b in box_dataset(run, model, 0.3).collect()}
+    assert status[first.detection_id][1] == "labeled" and status[second.detection_id][1] == "background"
+    assert {s for image, s in status.values() if image == whole} == {"background"}
+    assert {s for image, s in status.values() if image == partly} >= {"labeled", "noisy"}
+    table = picked(
+        lake, "boxes", strategies=("uncertain_boxes",), budget=30, budget_in="boxes", box_threshold=0.3
+    )
+    out = {i for i, (_, s) in status.items() if s in ("labeled", "background")}
+    assert not out & {row["detection_id"] for row in table}
+    run.store.delete(GROUND_TRUTH, frame.select("image_id"))
+
+
+def truth(box: Any, status: str) -> tuple[Any, ...]:
+    """A label where a detection is, as `ground_truth.boxes` holds it."""
+    return (
+        box.label,
+        box.label_name,
+        box.x1,
+        box.y1,
+        box.x2,
+        box.y2,
+        False,
+        status,
+        "test",
+        box.detection_id,
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"budget": 10_000}, "above the pool"),
+        ({"strategies": ("hardest:entropi",)}, "did you mean 'entropy'"),
+        ({"strategies": ("pixel_divergence",)}, "detector.pixel_scores"),
+        ({"budget": 10, "budget_in": "seconds"}, "buys 0 image"),
+    ],
+)
+def test_what_cannot_be_picked_is_told_and_nothing_is_written(
+    lake: tuple[Run, Settings], settings: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(QuarryError, match=told):
+        picked(lake, "refused", **settings)
+    assert {r["cycle_id"] for r in rows(lake[0].store.root, "acquisition")} == {SENT}
+
+
+def test_missing_features_name_the_job_that_makes_them(
+    finished: tuple[Run, Settings], tmp_path: Path
+) -> None:
+    run, settings = finished
+    mine = Run(store=TableStore(run.store.session, str(tmp_path)))
+    for table in (IMAGES, DETECTIONS, MODELS):
+        shutil.copytree(run.store.path(table), mine.store.path(table))
+    with pytest.raises(QuarryError, match="keep_image_feature"):
+        picked((mine, settings), "c", strategies=("k_center_images",), budget=3)
+    assert not mine.store.exists(ACQUISITION)

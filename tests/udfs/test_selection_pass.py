@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+from collections import Counter
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conf.errors import QuarryError
+from udfs.near_duplicates import Looks, NearDuplicateRule
+from udfs.selection_pass import selection
+from udfs.selection_rules import Candidates, Component, GroupQuota, SelectionRules
+
+HARDEST = Component(name="hardest", share=0.6, ranked_by="pixel_adj_false")
+UNCERTAIN = Component(name="uncertain", share=0.3, ranked_by="entropy")
+RANDOM = Component(name="random", share=0.1, ranked_by="a draw")
+SEEDS = st.integers(0, 100_000)
+
+
+def _candidates(images: list[str], component: list[int], **columns: Any) -> Candidates:
+    n = len(images)
+    looks = {name: columns.pop(name) for name in ("hashes", "has_hash", "features") if name in columns}
+    return Candidates(
+        looks=Looks(image_ids=np.array(images, object), **looks),
+        component=np.array(component, np.int64),
+        values=np.array(columns.get("values", np.arange(n, 0, -1.0)), float),
+        costs=np.array(columns.get("costs", np.ones(n)), float),
+        groups=columns.get("groups"),
+    )
+
+
+def _random_candidates(rng: np.random.Generator, n: int, n_components: int) -> Candidates:
+    scenes = rng.integers(0, 2**63, 6).astype(np.uint64)
+    flips = np.uint64(1) << rng.integers(0, 64, (n, 3)).astype(np.uint64)
+    image = rng.integers(0, n, n)
+    look = rng.integers(0, 6, n)
+    hashes = scenes[look] ^ np.bitwise_or.reduce(flips, axis=1)
+    return _candidates(
+        [f"image-{i}" for i in image],
+        rng.integers(0, n_components, n).tolist(),
+        costs=rng.choice([0.5, 1.0, 1.75, 4.0], n)[image],
+        groups=rng.choice(np.array(["day", "night", "fog", None], object), n)[image],
+        hashes=hashes[image],
+        has_hash=(rng.random(n) < 0.8)[image],
+        features=rng.normal(size=(n, 2)).astype(np.float32)[image],
+    )
+
+
+def _random_rules(rng: np.random.Generator) -> SelectionRules:
+    shares = [(1.0,), (0.5, 0.5), (0.5, 0.25, 0.25), (0.625, 0.25, 0.125)][rng.integers(0, 4)]
+    quotas = {
+        "night": GroupQuota(min_count=int(rng.integers(0, 4)), max_count=4),
+        "day": GroupQuota(max_share=float(rng.choice([0.0, 0.25, 0.5, 1.0]))),
+        "snow": GroupQuota(min_count=1),
+    }
+    return SelectionRules(
+        budget=float(rng.integers(0, 24)),
+        components=tuple(Component(name=f"c{i}", share=s, ranked_by="q") for i, s in enumerate(shares)),
+        quotas=quotas,
+        other_quota=GroupQuota(min_count=int(rng.integers(0, 2))),
+        near_duplicates=NearDuplicateRule(
+            max_hamming_bits=[None, 0, 3][rng.integers(0, 3)],
+            below_feature_l2=[None, 0.2][rng.integers(0, 2)],
+        ),
+    )
+
+
+def _breaks_no_rule(c: Candidates, rules: SelectionRules, known: Looks, taken: list[int], row: int) -> bool:
+    looks, near = c.looks, rules.near_duplicates
+    if looks.image_ids[row] in looks.image_ids[taken]:
+        return False
+    if c.costs[taken].sum() + c.costs[row] > rules.budget:
+        return False
+    assert c.groups is not None and looks.hashes is not None and looks.features is not None
+    if (group := c.groups[row]) is not None:
+        same, quota = [r for r in taken if c.groups[r] == group], rules.quota(group)
+        if quota.max_count is not None and len(same) >= quota.max_count:
+            return False
+        if quota.max_share is not None and c.costs[[*same, row]].sum() > quota.max_share * rules.budget:
+            return False
+    for others, rows in ((known, range(len(known.image_ids))), (looks, taken)):
+        for other in rows:
+            assert others.hashes is not None
+            hashed = looks.has_hash is None or looks.has_hash[row]
+            hashed = hashed and (others.has_hash is None or others.has_hash[other])
+            bits = bin(int(looks.hashes[row]) ^ int(others.hashes[other])).count("1")
+            if near.max_hamming_bits is not None and hashed and bits <= near.max_hamming_bits:
+                return False
+            if others.features is not None and near.below_feature_l2 is not None:
+                apart = np.hypot(*(looks.features[row].astype(float) - others.features[other].astype(float)))
+                if apart < near.below_feature_l2:
+                    return False
+    return True
+
+
+def _picked_slowly(c: Candidates, rules: SelectionRules, known: Looks) -> list[tuple[int, bool]]:
+    """Each step looks at every candidate and every rule anew; with each pick, whether it filled a minimum."""
+    taken: list[int] = []
+    fills: list[bool] = []
+    shares = [Fraction(part.share) for part in rules.components]
+    for only_missing in (True, False):
+        while True:
+            assert c.groups is not None
+            counts = Counter(c.groups[row] for row in taken)
+            heads: dict[int, int] = {}
+            for row in range(len(c) - 1, -1, -1):
+                group = c.groups[row]
+                missing = group is not None and counts[group] < rules.quota(group).min_count
+                if (missing or not only_missing) and _breaks_no_rule(c, rules, known, taken, row):
+                    heads[int(c.component[row])] = row
+            if not heads:
+                break
+            spent = {i: sum(Fraction(c.costs[r]) for r in taken if c.component[r] == i) for i in heads}
+            now = sum(spent.values()) / sum(shares[i] for i in heads)
+            behind = [i for i in sorted(heads) if spent[i] <= now * shares[i]]
+            due = min(behind, key=lambda i: (spent[i] + Fraction(c.costs[heads[i]])) / shares[i])
+            taken.append(heads[due])
+            fills.append(only_missing)
+    return list(zip(taken, fills, strict=True))
+
+
+def test_hand_worked_selection() -> None:
+    images = ["a", "b", "c", "d", "e", "b", "f", "g"]
+    candidates = _candidates(
+        images,
+        [0, 0, 0, 0, 0, 1, 1, 1],
+        values=[12.34567891, 9, 8, 7, 6, 3, 2, 1],
+        costs=[1, 1, 1, 5, 1, 1, 1, 1],
+        groups=np.array(["x", "x", "x", "y", "y", "x", "y", None], object),
+        hashes=np.array([0b0, 0xFFFF, 0b11, 1 << 40, 0xFF << 48, 0xFFFF, 0xFFFF << 40, 0], np.uint64),
+        has_hash=np.array([True] * 7 + [False]),
+    )
+    known = Looks(image_ids=np.array(["old"], object), hashes=np.array([0xFF7F << 40], np.uint64))
+    rules = SelectionRules(
+        budget=4,
+        components=(HARDEST, UNCERTAIN),
+        near_duplicates=NearDuplicateRule(max_hamming_bits=2),
+    )
+    found = selection(candidates, rules, known)
+    # Due are a at 1/0.6 and b at 1/0.3: a. Its component is now ahead of its share: b. Then c is like a, d is
+    # too dear, e is taken; the first component is out, f is like the old image, g is taken.
+    assert [images[row] for row in found.rows] == ["a", "b", "e", "g"]
+    assert found.component.tolist() == [0, 1, 0, 1]
+    assert found.rows.tolist() == [0, 5, 4, 7]
+    assert found.reasons[0] == "hardest 0.6: rank 1 of pixel_adj_false, 12.3457"
+    assert found.reasons[3] == "uncertain 0.3: rank 3 of entropy, 1"
+    assert {images[r.row]: r.reason for r in found.rejected} == {
+        "c": "near-duplicate of a: hashes differ in 2 of 64 bits",
+        "d": "costs 5, of the budget 2 are left",
+        "f": "near-duplicate of old: hashes differ in 1 of 64 bits",
+    }
+    assert found.missing == {}
+
+
+def test_minimums_come_first_and_maximums_end_a_group() -> None:
+    groups = np.array(["day"] * 4 + ["night", None, "day"], object)
+    candidates = _candidates(list("abcdefg"), [0] * 7, groups=groups)
+    quotas = {"night": GroupQuota(min_count=2), "day": GroupQuota(max_count=2)}
+    rules = SelectionRules(budget=9, components=(HARDEST,), quotas=quotas)
+    found = selection(candidates, rules)
+    assert found.rows.tolist() == [4, 0, 1, 5]
+    assert found.reasons[0].endswith("; for the minimum of 2 of 'night'")
+    assert found.missing == {"night": 1}
+    assert [(r.row, r.reason) for r in found.rejected] == [
+        (2, "group 'day' has its 2 images"),
+        (3, "group 'day' has its 2 images"),
+    ]
+    half = SelectionRules(budget=4, components=(HARDEST,), other_quota=GroupQuota(max_share=0.25))
+    found = selection(candidates, half)
+    assert found.rows.tolist() == [0, 4, 5]
+    assert found.rejected[0].reason == "group 'day' has its share 0.25 of the budget"
+
+
+@settings(derandomize=True, max_examples=250, deadline=None)
+@given(seed=SEEDS, n=st.integers(0, 40))
+def test_equals_looking_at_everything_anew(seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    rules = _random_rules(rng)
+    candidates = _random_candidates(rng, n, len(rules.components))
+    assert candidates.looks.hashes is not None
+    known = Looks(
+        image_ids=np.array(["old-0", "old-1"], object),
+        hashes=np.resize(np.append(candidates.looks.hashes[:1], np.uint64(5)), 2),
+        has_hash=np.array([True, bool(seed % 2)]),
+        features=np.array([[0.0, 0.0], [np.nan, np.nan]], np.float32),
+    )
+    found = selection(candidates, rules, known)
+    expected = _picked_slowly(candidates, rules, known)
+    fills = ["for the minimum" in reason for reason in found.reasons]
+    assert list(zip(found.rows.tolist(), fills, strict=True)) == expected
+    assert [len(found.reasons), len(found.component)] == [len(expected)] * 2
+    assert candidates.costs[found.rows].sum() <= rules.budget
+    taken = found.rows.tolist()
+    for rejection in found.rejected:
+        assert not _breaks_no_rule(candidates, rules, known, taken, rejection.row)
+        mine = candidates.component[rejection.row]
+        assert rejection.row < max(row for row in taken if candidates.component[row] == mine)
+        assert candidates.looks.image_ids[rejection.row] not in candidates.looks.image_ids[taken]
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(seed=SEEDS, n_components=st.integers(1, 6))
+def test_every_prefix_is_within_one_image_of_the_shares(seed: int, n_components: int) -> None:
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.ones(n_components)).clip(0.02)
+    shares /= shares.sum()
+    n = 200 * n_components
+    costs = rng.choice([np.ones(n), rng.uniform(0.2, 3.0, n)])
+    candidates = _candidates([str(i) for i in range(n)], (np.arange(n) % n_components).tolist(), costs=costs)
+    parts = tuple(Component(name=f"c{i}", share=s, ranked_by="q") for i, s in enumerate(shares))
+    found = selection(candidates, SelectionRules(budget=60.0, components=parts))
+    spent = costs[found.rows] * (found.component == np.arange(n_components)[:, None])
+    due = shares[:, None] * np.cumsum(costs[found.rows])
+    assert np.abs(np.cumsum(spent, axis=1) - due).max() <= costs.max() + 1e-9
+    for index in range(n_components):  # none is left out, and the order among its own is kept
+        assert found.rows[found.component == index].tolist() == sorted(
+            found.rows[found.component == index].tolist()
+        )
+
+
+def test_shares_of_ten_images_are_six_three_and_one() -> None:
+    candidates = _candidates([str(i) for i in range(60)], [0] * 20 + [1] * 20 + [2] * 20)
+    found = selection(candidates, SelectionRules(budget=10, components=(HARDEST, UNCERTAIN, RANDOM)))
+    assert Counter(found.component.tolist()) == {0: 6, 1: 3, 2: 1}
+
+
+def test_what_a_component_cannot_fill_goes_to_the_others_in_proportion() -> None:
+    candidates = _candidates([str(i) for i in range(92)], [0] * 2 + [1] * 60 + [2] * 30)
+    found = selection(candidates, SelectionRules(budget=42, components=(HARDEST, UNCERTAIN, RANDOM)))
+    assert Counter(found.component.tolist()) == {0: 2, 1: 30, 2: 10}
+
+
+def test_a_budget_of_decimal_costs_is_used_up() -> None:
+    candidates = _candidates(list("abcd"), [0] * 4, costs=[0.1] * 4)
+    assert len(selection(candidates, SelectionRules(budget=0.3, components=(HARDEST,))).rows) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"costs": [1.0, 0.0]}, "image 'b': cost must be finite and above 0, got 0.0"),
+        ({"costs": [1.0, np.nan]}, "image 'b': cost"),
+        ({"values": [1.0]}, "equal length, got .*'values': 1"),
+    ],
+)
+def test_candidates_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(QuarryError, match=message):
+        selection(_candidates(["a", "b"], [0, 0], **change), SelectionRules(budget=1, components=(HARDEST,)))
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(QuarryError, match=r"image 'b': component must be in 0\.\.0, got 1"):
+        selection(_candidates(["a", "b"], [0, 1]), SelectionRules(budget=1, components=(HARDEST,)))
+    for refused, message in (
+        (lambda: Component(name="x", share=0.0, ranked_by="q"), "'x': share must be above 0, got 0"),
+        (lambda: GroupQuota(min_count=3, max_count=2), "got 3 and 2"),
+        (lambda: GroupQuota(max_share=1.5), r"max_share of a group must be in 0\.\.1, got 1.5"),
+        (lambda: SelectionRules(budget=-1, components=(HARDEST,)), "at least 0, got -1"),
+        (lambda: SelectionRules(budget=1, components=()), "at least one component"),
+        (lambda: NearDuplicateRule(max_hamming_bits=64), r"0\.\.63, got 64"),
+        (lambda: NearDuplicateRule(below_feature_l2=0.0), "above 0, got 0"),
+    ):
+        with pytest.raises(QuarryError, match=message):
+            refused()
