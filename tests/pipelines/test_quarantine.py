@@ -36,7 +36,9 @@ def at(store: TableStore, second: int) -> Run:
 
 def detect(store: TableStore, second: int, model: str, *images: str) -> None:
     """Rows of `detections` without boxes."""
-    values = [(i, model, "original", 9, 9, [], 0, None, None, None, None, None, "r", None) for i in images]
+    given = {"model_id": model, "view": "original", "width": 9, "height": 9, "n_detections": 0, "run_id": "r"}
+    row = dict.fromkeys(DETECTIONS.column_names) | given | {"detections": []}
+    values = [row | {"image_id": i} for i in images]
     frame = store.session.createDataFrame(values, spark_schema(DETECTIONS))
     store.merge(DETECTIONS, frame.withColumn("ts", F.timestamp_seconds(F.lit(1.7e9 + second))))
 
