@@ -26,6 +26,7 @@ def two_rounds(n_points: int, d: int, k: int, max_rows: int) -> dict[str, Any]:
     session = build_session(settings, "k-center benchmark")
 
     def features(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Clustered points, drawn where they are used."""
         middles = 3.0 * np.random.default_rng(SEED).standard_normal((CLUSTERS, d), dtype=np.float32)
         for batch in batches:
             for block in batch.column("block").to_pylist():

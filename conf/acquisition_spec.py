@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-STRATEGY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+from conf.section import Section
+
+S_PER_HOUR = 3600.0
 # Scores that are no rows of `hardness`.
 QUERY, RANDOM, UNCERTAINTY = "query", "random", "uncertainty"
 PARTITION = "partition:"
@@ -20,11 +21,7 @@ Share = Annotated[float, Field(gt=0.0, le=1.0)]
 Frames = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class TemporalSpec(_Spec):
+class TemporalSpec(Section):
     """Rules over the frames of a sequence (pixel divergence, Eq. 6 and its selection rules)."""
 
     smooth_frames: Frames = Field(
@@ -34,7 +31,7 @@ class TemporalSpec(_Spec):
     block_later: Frames = Field(2, description="a pick of an earlier cycle blocks this many")
 
 
-class NearDuplicateSpec(_Spec):
+class NearDuplicateSpec(Section):
     """What counts as the same picture again, within and across sequences."""
 
     max_hamming: Annotated[int, Field(ge=0, le=63)] | None = Field(
@@ -51,7 +48,7 @@ class NearDuplicateSpec(_Spec):
         return self
 
 
-class KCenterSpec(_Spec):
+class KCenterSpec(Section):
     """Core-set selection (fine-grained boxes, section 3.3): spread over the features."""
 
     of_best: Annotated[float, Field(ge=1.0, le=1000.0)] | None = Field(
@@ -59,7 +56,7 @@ class KCenterSpec(_Spec):
     )
 
 
-class QuotaSpec(_Spec):
+class QuotaSpec(Section):
     """How much of the budget a group may or must get."""
 
     by: str = Field(
@@ -73,23 +70,22 @@ class QuotaSpec(_Spec):
 
     @model_validator(mode="after")
     def _limits_something(self) -> QuotaSpec:
-        if self.by not in ("class", "dataset", "sequence") and not self.by.removeprefix(PARTITION):
-            raise ValueError("by: expected class, dataset, sequence or partition:<key>")
-        if not self.by.startswith(PARTITION) and self.by not in ("class", "dataset", "sequence"):
+        is_partition = self.by.startswith(PARTITION) and self.by != PARTITION
+        if not is_partition and self.by not in ("class", "dataset", "sequence"):
             raise ValueError(f"by: expected class, dataset, sequence or partition:<key>, got {self.by!r}")
         if self.at_most is None and not self.at_least:
             raise ValueError("expected at_most, at_least or both")
         return self
 
 
-class PartSpec(_Spec):
+class PartSpec(Section):
     """One part of a mixture."""
 
     share: Share = Field(description="of the budget; shares add up to 1")
     strategy: str = Field(description="a strategy by name, perhaps with a score: hardest:total_fn")
 
 
-class StrategySpec(_Spec):
+class StrategySpec(Section):
     """A rule that picks what is labeled."""
 
     description: str = Field("", description="what it is for, and its source")
@@ -123,7 +119,7 @@ class StrategySpec(_Spec):
         return self
 
 
-class PriceList(_Spec):
+class PriceList(Section):
     """What labeling costs (s); the defaults are the COCO times of the DeLR paper, section 4."""
 
     image_s: Annotated[float, Field(gt=0.0)] = Field(346.0, description="all objects of one image")

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from conf.section import Section
 
 Side = Annotated[int, Field(ge=1, le=16_384)]
 Column = Annotated[int, Field(ge=0)]
 Triple = tuple[float, float, float]
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class OnnxOutputSpec(_Spec):
+class OnnxOutputSpec(Section):
     """One output of the model, or some of its columns; a plain name stands for all of an output."""
 
     output: Annotated[str, Field(min_length=1)] = Field(description="name of the output in the model")
@@ -39,7 +37,7 @@ class OnnxOutputSpec(_Spec):
         return columns
 
 
-class OnnxSpec(_Spec):
+class OnnxSpec(Section):
     """What an ONNX detector takes and gives."""
 
     input_hw: tuple[Side, Side] | None = Field(

@@ -6,25 +6,19 @@ A query is one of three: the errors of an image reduced to a number (`errors`), 
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from conf.plugin import MODULE_FUNCTION
+from conf.section import Section
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Price = Annotated[float, Field(ge=0.0, le=1e9)]
 Power = Annotated[float, Field(ge=-4.0, le=4.0)]
 
-QUERY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
-
-class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class RangeSpec(_Spec):
+class RangeSpec(Section):
     """Bounds of a feature, both included; one may be left out."""
 
     min: float | None = None
@@ -39,7 +33,7 @@ class RangeSpec(_Spec):
         return self
 
 
-class FilterSpec(_Spec):
+class FilterSpec(Section):
     """Which error boxes count; all that is given must hold."""
 
     classes: tuple[str, ...] | None = Field(None, min_length=1, description="class names")
@@ -66,7 +60,7 @@ class FilterSpec(_Spec):
         return region
 
 
-class WeightSpec(_Spec):
+class WeightSpec(Section):
     """What a counted box weighs: the product of all that is given."""
 
     constant: Annotated[float, Field(gt=0.0, le=1e9)] = Field(1.0, description="factor of every box")
@@ -83,7 +77,7 @@ class WeightSpec(_Spec):
     )
 
 
-class TermSpec(_Spec):
+class TermSpec(Section):
     """Errors of one kind, filtered, weighed and reduced to one number an image."""
 
     errors: Literal["fp", "fn", "false"] | None = Field(
@@ -109,7 +103,7 @@ class TermSpec(_Spec):
         return self
 
 
-class ComparisonSpec(_Spec):
+class ComparisonSpec(Section):
     """1 where the left number compares with the right one or with a value, else 0."""
 
     left: TermSpec

@@ -13,12 +13,13 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
-from conf.acquisition_spec import STRATEGY_NAME, PriceList, StrategySpec
+from conf.acquisition_spec import PriceList, StrategySpec
 from conf.onnx_spec import OnnxSpec
 from conf.plugin import MODULE_FUNCTION
-from conf.query_spec import QUERY_NAME, QuerySpec
+from conf.query_spec import QuerySpec
+from conf.section import Section, require_names
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Positive = Annotated[int, Field(ge=1)]
@@ -66,12 +67,6 @@ def _weights_location(name_or_uri: str) -> str:
 
 Location = Annotated[str, AfterValidator(location)]
 WeightsLocation = Annotated[str, AfterValidator(_weights_location)]
-
-
-class Section(BaseModel):
-    """A frozen group of settings; unknown keys fail."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SparkSettings(Section):
@@ -248,11 +243,7 @@ class ScoreSettings(Section):
     @field_validator("define")
     @classmethod
     def _can_be_columns(cls, define: dict[str, QuerySpec]) -> dict[str, QuerySpec]:
-        for name in define:
-            if not QUERY_NAME.fullmatch(name):
-                raise ValueError(
-                    f"{name!r}: expected up to 64 letters, digits and _, not starting with a digit"
-                )
+        require_names(define)
         taken = [name.casefold() for name in (*BUILT_IN_QUERIES, *_TAKEN_NAMES, *define)]
         for name in define:
             if taken.count(name.casefold()) > 1:  # SQL does not tell a from A
@@ -341,11 +332,7 @@ class AcquireSettings(Section):
     @field_validator("define")
     @classmethod
     def _has_plain_names(cls, define: dict[str, StrategySpec]) -> dict[str, StrategySpec]:
-        for name in define:
-            if not STRATEGY_NAME.fullmatch(name):
-                raise ValueError(
-                    f"{name!r}: expected up to 64 letters, digits and _, not starting with a digit"
-                )
+        require_names(define)
         return define
 
     @model_validator(mode="after")

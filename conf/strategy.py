@@ -33,6 +33,11 @@ class Strategy:
     parts: tuple[tuple[float, Strategy], ...] = ()
 
     @property
+    def key(self) -> str:
+        """The column that identifies what is picked."""
+        return "image_id" if self.spec.unit == "image" else "detection_id"
+
+    @property
     def score_text(self) -> str:
         """What the strategy ranks by, for people."""
         return "distance to the nearest center" if self.spec.k_center else self.score

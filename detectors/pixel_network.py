@@ -204,6 +204,11 @@ def at_image_size(maps: Tensor, size_hw: Sequence[int]) -> Tensor:
     return interpolate(maps, size=tuple(size_hw), mode="bilinear", align_corners=False)
 
 
+def dropout_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers that drop something when they are at work."""
+    return [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
+
+
 @contextmanager
 def dropout_enabled(model: nn.Module) -> Iterator[None]:
     """Dropout as in training and everything else as it is: each pass is a draw of the network's weights.
@@ -215,7 +220,7 @@ def dropout_enabled(model: nn.Module) -> Iterator[None]:
 
     Draws come from torch's generator: `torch.manual_seed` makes them repeatable.
     """
-    dropouts = [module for module in model.modules() if isinstance(module, (nn.Dropout, nn.Dropout2d))]
+    dropouts = dropout_layers(model)
     before = [module.training for module in dropouts]
     try:
         for module in dropouts:

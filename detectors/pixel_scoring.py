@@ -20,6 +20,7 @@ from detectors.pixel_divergence import (
     pixel_divergence,
     pixel_entropy,
 )
+from detectors.pixel_network import dropout_enabled, dropout_layers
 
 MUTUAL_INFORMATION = "pixel_mutual_information"
 DROPOUT_SEED = 0
@@ -94,10 +95,7 @@ class DropoutPasses:
 
     def __init__(self, model: nn.Module, forward: Forward, n: int) -> None:
         self._model, self._forward, self._n = model, forward, n
-        self._layers = [
-            m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0
-        ]
-        if n and not self._layers:
+        if n and not dropout_layers(model):
             raise QuarryError(
                 f"detector.pixel_scores: {MUTUAL_INFORMATION} compares passes with dropout, and a "
                 f"{type(model).__name__} has no dropout layer; use pixel_divergence or pixel_entropy"
@@ -108,18 +106,12 @@ class DropoutPasses:
         devices = [images.tensors.device] if images.tensors.is_cuda else []
         one = images.tensors[image : image + 1]
         parts: list[list[Tensor]] = []
-        with torch.random.fork_rng(devices):
+        with torch.random.fork_rng(devices), dropout_enabled(self._model):
             torch.manual_seed(DROPOUT_SEED)
-            try:
-                for layer in self._layers:
-                    layer.train()
-                for start in range(0, self._n, PASSES_TOGETHER):
-                    n = min(PASSES_TOGETHER, self._n - start)
-                    copies = ImageList(one.expand(n, -1, -1, -1), [images.image_sizes[image]] * n)
-                    parts.append(self._forward(self._model, copies).foreground_maps())
-            finally:
-                for layer in self._layers:
-                    layer.eval()
+            for start in range(0, self._n, PASSES_TOGETHER):
+                n = min(PASSES_TOGETHER, self._n - start)
+                copies = ImageList(one.expand(n, -1, -1, -1), [images.image_sizes[image]] * n)
+                parts.append(self._forward(self._model, copies).foreground_maps())
         return [torch.cat(level) for level in zip(*parts, strict=True)]
 
 

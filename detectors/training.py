@@ -181,8 +181,10 @@ def _fit_box_sizes(model: PixelNetwork, settings: TrainSettings, images: Sequenc
     sizes_hw, labels = [], []
     for image in images:
         if image.size_wh is None:
-            raise QuarryError(f"{image.uri}: the labels give no width and height; {settings.architecture} "
-                              "needs them to choose its box sizes")  # fmt: skip
+            raise QuarryError(
+                f"{image.uri}: the labels give no width and height; {settings.architecture} needs them to "
+                "choose its box sizes"
+            )
         width, height = image.size_wh
         truth = image.truth
         objects = np.ones(len(truth.labels), bool) if truth.crowd is None else ~truth.crowd
@@ -235,8 +237,8 @@ def _fit(
         if step % steps:
             continue
         if not step_losses:
-            raise QuarryError(f"not one of {len(batches.images)} training images can be read: "
-                              f"{next(iter(batches.unusable.values()))}")  # fmt: skip
+            reason = next(iter(batches.unusable.values()))
+            raise QuarryError(f"not one of {len(batches.images)} training images can be read: {reason}")
         epoch_losses.append(float(np.mean(step_losses)))
         epoch_s, epoch_start = time.perf_counter() - epoch_start, time.perf_counter()
         step_losses = []
@@ -306,8 +308,8 @@ def measured_precision(
 
 def _save(report: TrainingReport, settings: TrainSettings, model: nn.Module, out: str) -> None:
     results = asdict(report)
-    recipe = {key: results[key] for key in ("ap", "ap50", "ap50_per_class", "n_train_images",
-                                            "n_validation_images", "seconds")}  # fmt: skip
+    kept = ("ap", "ap50", "ap50_per_class", "n_train_images", "n_validation_images", "seconds")
+    recipe = {key: results[key] for key in kept}
     save_checkpoint(
         Checkpoint(
             architecture=settings.architecture,

@@ -21,7 +21,7 @@ from pipelines.budget import (
 )
 from pipelines.candidates import Ranking, best_candidates, scored_pool
 from pipelines.models import Model
-from pipelines.pool import box_pool, earlier_frames, image_pool, known_features, known_pictures
+from pipelines.pool import box_pool, image_pool, known_pictures
 from pipelines.run import Run
 from pipelines.selection import selected, with_blocked
 from pipelines.tables import sql_literal
@@ -62,13 +62,11 @@ def acquire(
         model=model,
         method=settings.method or scoring.estimator,
         seed=seed,
-        picked_before=earlier_frames(run, cycle_id),
-        labeled_features={
-            unit: known_features(run, cycle_id, model, settings, unit) for unit in ("image", "box")
-        },
+        cycle_id=cycle_id,
+        settings=settings,
     )
-    pools = _pools(chosen, cycle_id, settings, scoring.eta, ranking)
-    outcomes = [_outcome(s, pools[_pool_key(s)], cycle_id, settings, ranking).persist() for s in chosen]
+    pools = _pools(chosen, scoring.eta, ranking)
+    outcomes = [_outcome(s, pools[_pool_key(s)], ranking).persist() for s in chosen]
     counts = {s.name: o.where("picked").count() for s, o in zip(chosen, outcomes, strict=True)}
     digest = settings_hash(settings, seed, ranking.method, model.model_id)
     rows = reduce(DataFrame.unionByName, outcomes)
@@ -94,16 +92,14 @@ def _pool_key(strategy: Strategy) -> tuple[Unit, str | None]:
     return strategy.spec.unit, None if quotas is None else quotas.by
 
 
-def _pools(
-    chosen: Sequence[Strategy], cycle_id: str, settings: AcquireSettings, eta: float, ranking: Ranking
-) -> dict[tuple[Unit, str | None], _Pool]:
+def _pools(chosen: Sequence[Strategy], eta: float, ranking: Ranking) -> dict[tuple[Unit, str | None], _Pool]:
     """What each strategy picks from; every check of budgets and pools comes before the first pick."""
+    run, model, cycle_id, settings = ranking.run, ranking.model, ranking.cycle_id, ranking.settings
     pools = {}
     for strategy in chosen:
         require_room_for_a_group(strategy, budget_of(settings, strategy.spec.unit))
     for unit, by in dict.fromkeys(map(_pool_key, chosen)):
         budget = budget_of(settings, unit)
-        run, model = ranking.run, ranking.model
         if unit == "image":
             rows = image_pool(run, cycle_id, model, settings, eta, by)
         else:
@@ -113,16 +109,14 @@ def _pools(
     return pools
 
 
-def _outcome(
-    strategy: Strategy, pool: _Pool, cycle_id: str, settings: AcquireSettings, ranking: Ranking
-) -> DataFrame:
+def _outcome(strategy: Strategy, pool: _Pool, ranking: Ranking) -> DataFrame:
     """Picks and near misses of one strategy: columns of `acquisition` but cycle_id and settings_hash, and
     `picked`."""
     parts = [(part, scored_pool(pool.rows, part, ranking)) for _, part in strategy.ranked_parts]
     free = [scored.where("blocked_by_rule IS NULL") for _, scored in parts]
-    known = None
+    settings, known = ranking.settings, None
     if strategy.spec.near_duplicates is not None:
-        known = known_pictures(ranking.run, cycle_id, ranking.model, settings)
+        known = known_pictures(ranking.run, ranking.cycle_id, ranking.model, settings)
     most = _first_guess(strategy, pool.budget.most_units)
     while True:
         best = [
@@ -138,10 +132,9 @@ def _outcome(
         most *= 4
     if is_short:
         ranking.run.tell(f"{strategy.name}: its rules leave fewer candidates than {pool.budget.name} buy")
-    blocked = [scored.where("blocked_by_rule IS NOT NULL") for _, scored in parts]
-    named = [(part, rows) for (part, _), rows in zip(parts, blocked, strict=True) if part.spec.temporal]
-    if settings.near_misses and named:
-        outcome = outcome.transform(with_blocked, named, settings.near_misses)
+    blocked = [(p, rows.where("blocked_by_rule IS NOT NULL")) for p, rows in parts if p.spec.temporal]
+    if settings.near_misses and blocked:
+        outcome = outcome.transform(with_blocked, blocked, settings.near_misses)
     return outcome.withColumns({"strategy": F.lit(strategy.name), "unit": F.lit(strategy.spec.unit)}).drop(
         "ran_dry"
     )

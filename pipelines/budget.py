@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from conf.acquisition_spec import Unit
+from conf.acquisition_spec import S_PER_HOUR, Unit
 from conf.errors import QuarryError
 from conf.settings import AcquireSettings
 from conf.strategy import Strategy
 
-S_PER_HOUR = 3600.0
 MOST_UNITS = 1_000_000
 
 

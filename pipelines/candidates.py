@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from conf.acquisition_spec import RANDOM, UNCERTAINTY, KCenterSpec, TemporalSpec, Unit
+from conf.acquisition_spec import RANDOM, UNCERTAINTY, KCenterSpec, TemporalSpec
+from conf.settings import AcquireSettings
 from conf.strategy import Strategy
 from pipelines.k_center import k_center
 from pipelines.models import Model
+from pipelines.pool import earlier_frames, known_features
 from pipelines.ranked_images import ranked_images
 from pipelines.run import Run
 from pipelines.temporal import TemporalRules, temporal_survivors
@@ -29,20 +30,20 @@ class Ranking:
         model: Whose hardness ranks.
         method: hardness.method of score sampling.
         seed: Of ties, draws and groups of k-center.
-        picked_before: Columns sequence_id and frame_index of earlier cycles' picks.
-        labeled_features: Of images and of boxes: columns id and feature, the centers k-center starts from.
+        cycle_id: What other cycles picked blocks frames and starts k-center.
+        settings: What is excluded, and which boxes there are.
     """
 
     run: Run
     model: Model
     method: str
     seed: int
-    picked_before: DataFrame
-    labeled_features: Mapping[Unit, DataFrame]
+    cycle_id: str
+    settings: AcquireSettings
 
 
 def scored_pool(pool: DataFrame, strategy: Strategy, ranking: Ranking) -> DataFrame:
-    """The pool with `score`, `tie` and `rule`, without what the score or the temporal rules leave out.
+    """The pool with `score`, `tie` and `blocked_by_rule`, without rows that have no score.
 
     Args:
         pool: POOL_COLUMNS.
@@ -90,8 +91,7 @@ def best_candidates(
 
 def tie_hash(strategy: Strategy, seed: int) -> Column:
     """Orders equal scores: a hash of the unit, the strategy and the seed, never of where a row lies."""
-    unit = [F.col("image_id")] if strategy.spec.unit == "image" else [F.col("detection_id")]
-    return F.xxhash64(F.lit(seed), F.lit(strategy.name), *unit)
+    return F.xxhash64(F.lit(seed), F.lit(strategy.name), F.col(strategy.key))
 
 
 def uniform_draw(tie: Column) -> Column:
@@ -107,7 +107,8 @@ def _by_temporal_rules(rows: DataFrame, spec: TemporalSpec, ranking: Ranking, ti
         block_later=spec.block_later,
     )
     frames = rows.select("image_id", "sequence_id", "frame_index", "score")
-    verdicts = temporal_survivors(frames, ranking.picked_before, rules, tie)
+    picked_before = earlier_frames(ranking.run, ranking.cycle_id)
+    verdicts = temporal_survivors(frames, picked_before, rules, tie)
     verdicts = verdicts.select("image_id", "score", F.col("rule").alias("blocked_by_rule"))
     return rows.drop("score").join(verdicts, "image_id")
 
@@ -118,20 +119,21 @@ def _spread(
     pool = scored
     if spec.of_best is not None:
         pool = pool.orderBy(F.desc("score"), "tie").limit(int(spec.of_best * budget_units))
-    key = "image_id" if strategy.spec.unit == "image" else "detection_id"
-    points = pool.select(F.col(key).alias("id"), "feature")
+    points = pool.select(F.col(strategy.key).alias("id"), "feature")
     picks = k_center(
         points,
         k=min(budget_units, points.count()),
-        seeds=ranking.labeled_features[strategy.spec.unit],
+        seeds=known_features(
+            ranking.run, ranking.cycle_id, ranking.model, ranking.settings, strategy.spec.unit
+        ),
         seed=ranking.seed,
         max_rows_per_task=MOST_ROWS_PER_TASK,
     )
     # The first pick of all has no center before it: its distance is that of the second, from it.
     distance = F.coalesce("distance", F.lead("distance").over(Window.orderBy("rank")), F.lit(0.0))
     ranked = picks.rows.select(
-        F.col("id").alias(key),
+        F.col("id").alias(strategy.key),
         (-F.col("rank")).cast("double").alias("merit"),
         distance.alias("score"),
     )
-    return pool.drop("score").join(ranked, key)
+    return pool.drop("score").join(ranked, strategy.key)

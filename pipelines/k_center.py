@@ -57,7 +57,7 @@ def k_center(
     """Picks k points, each far from all others and from the seeds.
 
     Args:
-        points: Columns id STRING, feature ARRAY<FLOAT>; ids unique. Read three times.
+        points: Columns id STRING, feature ARRAY<FLOAT>; ids unique.
         k: Picks, 1 to the number of points.
         seeds: Columns id, feature: centers there already, such as labeled points. Every task holds them all.
         seed: Seed of ties, groups and, where there are no seeds, of the first pick.
@@ -70,21 +70,26 @@ def k_center(
     Raises:
         QuarryError: Features missing or of several widths, k above the number of points, or tasks too small.
     """
-    seeds = points.limit(0) if seeds is None else seeds
+    # They are read three times.
+    keep = StorageLevel.DISK_ONLY
+    points = points.select("id", "feature").persist(keep)
+    seeds = points.limit(0) if seeds is None else seeds.select("id", "feature").persist(keep)
     n_points, n_seeds = _usable_counts(points, seeds)
     if not 1 <= k <= n_points:
         raise QuarryError(f"k-center: {k:,} picks of {n_points:,} points: ask for 1 to {n_points:,}")
     n_groups = group_count(n_points, k, n_seeds, max_rows_per_task)
     grouped = points.select("id", "feature", *_tie_and_group(seed, n_groups))
     pick = partial(group_picks, k=k)
-    first = _by_group(grouped, seeds, n_groups, pick, PICKS_SCHEMA).persist(StorageLevel.DISK_ONLY)
-    union = first.select("id", "feature", "tie", F.lit(0).alias("group"))
-    picked = _by_group(union, seeds, 1, pick, PICKS_SCHEMA).persist(StorageLevel.DISK_ONLY)
-    centers = picked.select("id", "feature").unionByName(seeds.select("id", "feature"))
-    radius = _number(_by_group(grouped, centers, n_groups, group_radius, RADIUS_SCHEMA), F.max("radius"))
-    spread = _number(first, F.max("group_radius"))
+    picked = first = _by_group(grouped, seeds, n_groups, pick, PICKS_SCHEMA).persist(keep)
+    radius = spread = _number(first, F.max("group_radius"))
+    if n_groups > 1:
+        union = first.select("id", "feature", "tie", F.lit(0).alias("group"))
+        picked = _by_group(union, seeds, 1, pick, PICKS_SCHEMA).persist(keep)
+        centers = picked.select("id", "feature").unionByName(seeds)
+        radius = _number(_by_group(grouped, centers, n_groups, group_radius, RADIUS_SCHEMA), F.max("radius"))
     least_gap = _number(picked, F.min("distance"))
-    first.unpersist()
+    for kept in (points, seeds, *([first] if n_groups > 1 else [])):
+        kept.unpersist()
     assert radius is not None and spread is not None
     # The picks and the farthest point are k + 1 points this far apart; so are a group's.
     apart = radius if least_gap is None else min(radius, least_gap)

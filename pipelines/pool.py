@@ -132,10 +132,10 @@ def known_features(run: Run, cycle_id: str, model: Model, settings: AcquireSetti
         return pictures.select(F.col("image_id").alias("id"), "feature").where("feature IS NOT NULL")
     boxes = box_dataset(run, model, settings.box_threshold).where("feature IS NOT NULL")
     sent = _picked_elsewhere(run, cycle_id).where("unit = 'box'").select("detection_id").distinct()
-    is_sent = boxes.join(sent, "detection_id", "left_semi")
-    is_labeled = boxes.where("status IN ('labeled', 'background')").join(sent, "detection_id", "left_anti")
-    columns = (F.col("detection_id").alias("id"), "feature")
-    return is_sent.select(*columns).unionByName(is_labeled.select(*columns))
+    known = boxes.join(sent.withColumn("sent", F.lit(True)), "detection_id", "left").where(
+        "sent OR status IN ('labeled', 'background')"
+    )
+    return known.select(F.col("detection_id").alias("id"), "feature")
 
 
 def earlier_frames(run: Run, cycle_id: str) -> DataFrame:

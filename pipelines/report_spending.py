@@ -5,12 +5,12 @@ from __future__ import annotations
 from pyspark.sql import Window
 from pyspark.sql import functions as F
 
+from conf.acquisition_spec import S_PER_HOUR
 from pipelines.report_source import ReportSource
 from schemas.tables import ACQUISITION
 from udfs.report_content import SpendingCurve
 
 POINTS = 80
-S_PER_HOUR = 3600.0
 
 
 def spending_curves(source: ReportSource) -> tuple[SpendingCurve, ...]:

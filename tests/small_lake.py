@@ -11,6 +11,7 @@ from deltalake import DeltaTable
 
 from conf.load import load_settings
 from conf.settings import SampleLakeSettings, Settings
+from schemas.tables import DETECTIONS
 
 CYCLE = "test-cycle"
 SMALL_LAKE = SampleLakeSettings(
@@ -49,6 +50,12 @@ def lake_settings(lake: Path, root: Path) -> Settings:
         ],
         root=f"{root}/tables",
     )
+
+
+def detections_row(**given: Any) -> dict[str, Any]:
+    """A row of `detections` without boxes, with what is given; no time stamp."""
+    usual = {"view": "original", "width": 9, "height": 9, "run_id": "r", "detections": [], "n_detections": 0}
+    return dict.fromkeys(DETECTIONS.column_names) | usual | given
 
 
 def rows(root: str, table: str, *, volatile: bool = False) -> list[dict[str, Any]]:

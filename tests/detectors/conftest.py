@@ -1,4 +1,4 @@
-"""One thread for every test here, and a COCO folder to train on."""
+"""One thread and one seed for every test here, and a COCO folder to train on."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from tests.detectors.tiny_detectors import write_coco
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    """The suite runs beside other work; results must not hang on the number of threads either."""
+def _one_thread_and_seed() -> Any:
+    """The suite runs beside other work; results must not hang on threads or the order of tests."""
+    torch.manual_seed(0)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -177,7 +177,7 @@ def test_every_object_has_samples_and_large_ones_not_more_than_16() -> None:
     block, pixel = np.divmod(positive.numpy(), 320 * 320)
     y, x = np.divmod(pixel, 320)
     assert set(block) == {4}, "270 x 160 px fits the last block only"
-    assert np.abs(y - 155).max() < 48 and np.abs(x - 110).max() < 29
+    assert np.abs(y + 0.5 - 155).max() < 48 and np.abs(x + 0.5 - 110).max() < 29
 
 
 def test_negatives_are_the_hardest_of_those_drawn() -> None:

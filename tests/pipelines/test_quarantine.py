@@ -12,7 +12,7 @@ from pipelines.quarantine import IMPORT_STAGE, quarantined, record_outcomes, set
 from pipelines.run import Run
 from pipelines.tables import TableStore, spark_schema
 from schemas.tables import DETECTIONS
-from tests.small_lake import rows
+from tests.small_lake import detections_row, rows
 
 OUTCOME = "image_id STRING, uri STRING, model_id STRING, error_class STRING, message STRING"
 
@@ -36,9 +36,7 @@ def at(store: TableStore, second: int) -> Run:
 
 def detect(store: TableStore, second: int, model: str, *images: str) -> None:
     """Rows of `detections` without boxes."""
-    given = {"model_id": model, "view": "original", "width": 9, "height": 9, "n_detections": 0, "run_id": "r"}
-    row = dict.fromkeys(DETECTIONS.column_names) | given | {"detections": []}
-    values = [row | {"image_id": i} for i in images]
+    values = [detections_row(image_id=i, model_id=model) for i in images]
     frame = store.session.createDataFrame(values, spark_schema(DETECTIONS))
     store.merge(DETECTIONS, frame.withColumn("ts", F.timestamp_seconds(F.lit(1.7e9 + second))))
 

@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from conf.errors import QuarryError
 from pipelines.tables import VERSION_PROPERTY, TableStore, spark_schema
 from schemas.tables import DETECTIONS, METRICS, TABLES
-from tests.small_lake import rows
+from tests.small_lake import detections_row, rows
 
 
 def metric(session: SparkSession, value: float, name: str = "ndcg") -> DataFrame:
@@ -28,8 +28,7 @@ def metric(session: SparkSession, value: float, name: str = "ndcg") -> DataFrame
 def detection(session: SparkSession, score: float, x2: float, n: int) -> DataFrame:
     """One row of `detections` with one box."""
     box = ("d", 1, "car", score, 0.0, 0.0, x2, 1.0, None, None)
-    given = {"image_id": "i", "model_id": "m", "view": "original", "width": 9, "height": 9, "run_id": "r"}
-    row = dict.fromkeys(DETECTIONS.column_names) | given | {"detections": [box], "n_detections": n}
+    row = detections_row(image_id="i", model_id="m", detections=[box], n_detections=n)
     frame = session.createDataFrame([row], spark_schema(DETECTIONS))
     return frame.withColumn("ts", F.current_timestamp())
 
