@@ -322,6 +322,9 @@ class AcquireSettings(Section):
         ("labeled", "sent", "quarantined"),
         description="what is never picked: trained on, picked by another cycle, or in quarantine",
     )
+    device: Literal["cpu", "cuda"] = Field(
+        "cpu", description="where k-center compares features; cuda: on the GPU of each task, the same picks"
+    )
     box_threshold: Probability = Field(
         0.05, description="boxes below are no candidates (t_d of the fine-grained boxes paper)"
     )
@@ -422,8 +425,11 @@ def settings_hash(*sections: BaseModel | int | str) -> str:
         *sections: Sections or plain values, in an order the caller keeps.
 
     Returns:
-        16 hexadecimal characters of SHA-256 over the canonical JSON of all values.
+        16 hexadecimal characters of SHA-256 over the canonical JSON of all values but devices.
     """
-    values = [s.model_dump(mode="json") if isinstance(s, BaseModel) else s for s in sections]
+    # Where work runs changes no result.
+    values = [
+        s.model_dump(mode="json", exclude={"device"}) if isinstance(s, BaseModel) else s for s in sections
+    ]
     canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]

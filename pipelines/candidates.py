@@ -128,6 +128,7 @@ def _spread(
         ),
         seed=ranking.seed,
         max_rows_per_task=MOST_ROWS_PER_TASK,
+        device=ranking.settings.device,
     )
     # The first pick of all has no center before it: its distance is that of the second, from it.
     distance = F.coalesce("distance", F.lead("distance").over(Window.orderBy("rank")), F.lit(0.0))

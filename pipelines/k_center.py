@@ -6,7 +6,7 @@ sqrt(n k) rows a task where that fits; nothing but a few numbers comes to the dr
 The radius is at most 4 times the least possible: a group's picks leave none of its points farther than r1 <=
 2 OPT, the second round leaves none of those picks farther than r2 <= 2 OPT, and distances add up. Source:
 Malkomes, Kusner, Chen, Weinberger, Moseley, "Fast distributed k-center clustering with outliers on massive
-data", NeurIPS 2015, section 3. With one group the second round picks the same again and the factor is 2.
+data", NeurIPS 2015, section 3. With one group there is no second round and the factor is 2.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from conf.errors import QuarryError
+from pipelines.gpu import task_gpu
+from udfs.devices import worker_device
 from udfs.k_center_groups import PICKS_SCHEMA, RADIUS_SCHEMA, group_picks, group_radius
 
-TableCalculation = Callable[[pa.Table, pa.Table], pa.Table]
+TableCalculation = Callable[..., pa.Table]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,13 @@ class KCenterPicks:
 
 
 def k_center(
-    points: DataFrame, *, k: int, seeds: DataFrame | None = None, seed: int, max_rows_per_task: int
+    points: DataFrame,
+    *,
+    k: int,
+    seeds: DataFrame | None = None,
+    seed: int,
+    max_rows_per_task: int,
+    device: str = "cpu",
 ) -> KCenterPicks:
     """Picks k points, each far from all others and from the seeds.
 
@@ -63,6 +71,7 @@ def k_center(
         seed: Seed of ties, groups and, where there are no seeds, of the first pick.
         max_rows_per_task: Points and seeds a task may hold, give or take the spread of a hash: at d values
             a task needs about 8 d bytes a row (Arrow and numpy each hold the features once).
+        device: `cpu`, or `cuda` for the GPU of each task; picks are the same.
 
     Returns:
         Picks, radius and bound.
@@ -80,13 +89,14 @@ def k_center(
     n_groups = group_count(n_points, k, n_seeds, max_rows_per_task)
     grouped = points.select("id", "feature", *_tie_and_group(seed, n_groups))
     pick = partial(group_picks, k=k)
-    picked = first = _by_group(grouped, seeds, n_groups, pick, PICKS_SCHEMA).persist(keep)
+    by_group = partial(_by_group, device=device)
+    picked = first = by_group(grouped, seeds, n_groups, pick, PICKS_SCHEMA).persist(keep)
     radius = spread = _number(first, F.max("group_radius"))
     if n_groups > 1:
         union = first.select("id", "feature", "tie", F.lit(0).alias("group"))
-        picked = _by_group(union, seeds, 1, pick, PICKS_SCHEMA).persist(keep)
+        picked = by_group(union, seeds, 1, pick, PICKS_SCHEMA).persist(keep)
         centers = picked.select("id", "feature").unionByName(seeds)
-        radius = _number(_by_group(grouped, centers, n_groups, group_radius, RADIUS_SCHEMA), F.max("radius"))
+        radius = _number(by_group(grouped, centers, n_groups, group_radius, RADIUS_SCHEMA), F.max("radius"))
     least_gap = _number(picked, F.min("distance"))
     for kept in (points, seeds, *([first] if n_groups > 1 else [])):
         kept.unpersist()
@@ -161,7 +171,13 @@ def _tie_and_group(seed: int, n_groups: int) -> tuple[Column, Column]:
 
 
 def _by_group(
-    points: DataFrame, centers: DataFrame, n_groups: int, calculation: TableCalculation, schema: pa.Schema
+    points: DataFrame,
+    centers: DataFrame,
+    n_groups: int,
+    calculation: TableCalculation,
+    schema: pa.Schema,
+    *,
+    device: str,
 ) -> DataFrame:
     """The calculation on each group of points (column group) with all centers beside it."""
     groups = F.explode(F.sequence(F.lit(0), F.lit(n_groups - 1))).alias("group")
@@ -169,7 +185,7 @@ def _by_group(
 
     # Spark counts the arguments of the function it is given: a partial has others.
     def group(left: pa.Table, right: pa.Table) -> pa.Table:
-        return calculation(left, right)
+        return calculation(left, right, device=worker_device(device, task_gpu()))
 
     pairs = points.groupBy("group").cogroup(copies.groupBy("group"))
     return pairs.applyInArrow(group, from_arrow_schema(schema))

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from conf.errors import QuarryError
 from udfs.boxes import FloatArray, IntArray
 
 Features = NDArray[np.float32]
@@ -110,6 +111,8 @@ class _DeviceProducts:
     def __init__(self, features: Features, device: str) -> None:
         import torch
 
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise QuarryError("acquire.device is cuda, but torch finds no CUDA device; set it to cpu")
         self._torch = torch
         self._features = torch.tensor(features, device=device)
 

@@ -24,7 +24,7 @@ PICKS_SCHEMA = pa.schema(
 RADIUS_SCHEMA = pa.schema([pa.field("radius", pa.float64())])
 
 
-def group_picks(points: pa.Table, seeds: pa.Table, k: int) -> pa.Table:
+def group_picks(points: pa.Table, seeds: pa.Table, k: int, *, device: str = "cpu") -> pa.Table:
     """The picks of one group, the rows sorted by tie and id first.
 
     Memory beside the tables: one copy of the features, see `greedy_k_center`.
@@ -33,6 +33,7 @@ def group_picks(points: pa.Table, seeds: pa.Table, k: int) -> pa.Table:
         points: Columns id STRING, feature (lists of d floats), tie BIGINT (a hash); none null.
         seeds: Columns id, feature: centers there already; may be empty.
         k: Picks; a smaller group is taken whole.
+        device: As for `greedy_k_center`.
 
     Returns:
         `PICKS_SCHEMA`: ranks from 1, distance to the nearest center before (null for the first where there
@@ -45,7 +46,10 @@ def group_picks(points: pa.Table, seeds: pa.Table, k: int) -> pa.Table:
         return PICKS_SCHEMA.empty_table()
     order = pc.sort_indices(points, [("tie", "ascending"), ("id", "ascending")]).to_numpy()
     found = greedy_k_center(
-        feature_matrix(points, order), min(k, points.num_rows), feature_matrix(seeds) if len(seeds) else None
+        feature_matrix(points, order),
+        min(k, points.num_rows),
+        feature_matrix(seeds) if len(seeds) else None,
+        device=device,
     )
     picked = points.select(["id", "feature", "tie"]).take(pa.array(order[found.order]))
     n = len(found.order)
@@ -57,19 +61,20 @@ def group_picks(points: pa.Table, seeds: pa.Table, k: int) -> pa.Table:
     )
 
 
-def group_radius(points: pa.Table, centers: pa.Table) -> pa.Table:
+def group_radius(points: pa.Table, centers: pa.Table, *, device: str = "cpu") -> pa.Table:
     """The largest distance of a group's points to their nearest center: one row, none for an empty group.
 
     Args:
         points: Columns id, feature.
         centers: Columns id, feature; at least one row.
+        device: As for `greedy_k_center`.
 
     Raises:
         QuarryError: As for `group_picks`.
     """
     if points.num_rows == 0:
         return RADIUS_SCHEMA.empty_table()
-    found = greedy_k_center(feature_matrix(points), 0, feature_matrix(centers))
+    found = greedy_k_center(feature_matrix(points), 0, feature_matrix(centers), device=device)
     return pa.table({"radius": [found.radius]}, schema=RADIUS_SCHEMA)
 
 

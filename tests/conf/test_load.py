@@ -196,6 +196,8 @@ def test_equal_values_have_equal_hashes_and_others_do_not() -> None:
         settings_hash(ScoreSettings(), AcquireSettings(), 7, "other"),
     ]
     assert len({pinned, *others}) == 5
+    on_a_gpu = settings_hash(ScoreSettings(), AcquireSettings(device="cuda"), 7, "model")
+    assert on_a_gpu == pinned, "where work runs changes no result"
 
 
 def test_hashes_are_the_same_in_another_process() -> None:

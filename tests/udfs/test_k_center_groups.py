@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from conf.errors import QuarryError
 from udfs.k_center import greedy_k_center
@@ -57,3 +58,9 @@ def test_bad_features_have_their_id() -> None:
         rows = pa.table({"id": ["a", "b", "c"], "feature": [[1.0, 2.0], values, [3.0, 4.0]]})
         with pytest.raises(QuarryError, match=message):
             feature_matrix(rows, order)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_told() -> None:
+    with pytest.raises(QuarryError, match=r"acquire\.device is cuda, but torch finds no CUDA device"):
+        group_picks(table(np.arange(3)), NONE, 2, device="cuda")
