@@ -112,9 +112,9 @@ class StrategySpec(Section):
             raise ValueError("temporal rules are about frames: unit image")
         if self.unit == "image" and self.score == UNCERTAINTY:
             raise ValueError(
-                "score uncertainty is one of boxes; of images take max_uncertainty_mean (mean of 1 - P)"
+                "score uncertainty is one of boxes; of images take least_confidence_mean (mean of 1 - P)"
             )
-        if self.unit == "box" and not self.mixture and self.score not in (QUERY, RANDOM, UNCERTAINTY):
+        if self.unit == "box" and not self.mixture and self.score not in (RANDOM, UNCERTAINTY):
             raise ValueError(f"boxes have the scores {UNCERTAINTY} and {RANDOM}, got {self.score!r}")
         return self
 

@@ -42,7 +42,13 @@ PixelScore = Literal[
 ]
 PIXEL_SCORES: tuple[str, ...] = get_args(PixelScore)
 
-_TAKEN_NAMES = ("image_id", "model_id", "query", "truth", "random", *PIXEL_SCORES)
+BASELINES = tuple(
+    measure + how
+    for measure in ("entropy", "dempster_shafer", "max_uncertainty", "margin", "least_confidence")
+    for how in ("", "_sum", "_mean", "_max")
+)
+
+_TAKEN_NAMES = ("image_id", "model_id", "query", "truth", "random", "uncertainty", *PIXEL_SCORES, *BASELINES)
 Names = Annotated[tuple[str, ...], AfterValidator(_once)]
 
 BUILT_IN_QUERIES = tuple(
@@ -247,7 +253,9 @@ class ScoreSettings(Section):
         taken = [name.casefold() for name in (*BUILT_IN_QUERIES, *_TAKEN_NAMES, *define)]
         for name in define:
             if taken.count(name.casefold()) > 1:  # SQL does not tell a from A
-                raise ValueError(f"{name!r} is taken, by a built-in query or another name; choose another")
+                raise ValueError(
+                    f"{name!r} is taken, by a built-in query, a baseline or another name; choose another"
+                )
         return define
 
 

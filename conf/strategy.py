@@ -60,11 +60,15 @@ def strategies(settings: AcquireSettings) -> tuple[Strategy, ...]:
 
     Raises:
         QuarryError: A name nobody knows (with the near ones), a score given to a mixture or a box strategy,
-            parts of different units, a mixture within a mixture, or a unit the budget cannot count.
+            parts of different units, a strategy named twice, a mixture within a mixture, or a unit the
+            budget cannot count.
     """
     known = {**presets(), **settings.define}
     chosen = tuple(_resolved(name, known, settings, "acquire.strategies") for name in settings.strategies)
+    names = [strategy.name for strategy in chosen]
     for strategy in chosen:
+        if names.count(strategy.name) > 1:
+            raise QuarryError(f"acquire.strategies: {strategy.name!r} is named twice; name it once")
         if strategy.spec.unit == "box" and settings.budget_in == "images":
             raise QuarryError(
                 f"acquire.budget_in: strategy {strategy.name!r} picks boxes: set it to boxes, seconds or "
@@ -100,6 +104,11 @@ def _resolved(
     if spec.score != QUERY and not colon:
         return Strategy(name=name, score=spec.score, spec=spec)
     score = score or settings.query
+    if score in (QUERY, RANDOM, UNCERTAINTY):
+        raise QuarryError(
+            f"{asked_by}: {given!r} ranks by {score!r}, which is no score of an image; name a query, a "
+            "baseline or a pixel score (acquire.query, or after the colon)"
+        )
     return Strategy(name=f"{name}:{score}", score=score, spec=spec)
 
 

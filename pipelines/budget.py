@@ -84,7 +84,7 @@ def require_budget_within(pool: DataFrame, budget: Budget, unit: str) -> int:
             f"nothing to acquire: no {unit} is left that is detected and not excluded (acquire.exclude: "
             "labeled, sent by another cycle, or in quarantine); ingest and detect new images, or exclude less"
         )
-    if found.cost < budget.amount:
+    if found.cost < budget.amount * (1 - 1e-9):  # sums of prices round
         raise QuarryError(
             f"acquire.budget: {budget.name} is above the pool: the {found.n:,} {unit} units that are left "
             f"cost {found.cost:,.15g}; lower the budget"

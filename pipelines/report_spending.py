@@ -37,7 +37,9 @@ def spending_curves(source: ReportSource) -> tuple[SpendingCurve, ...]:
         "strategy",
         "rank",
         F.sum("cost_s").over(so_far).alias("cost_s"),
-        F.sum(F.when(F.col("first"), F.col("value")).otherwise(0.0)).over(so_far).alias("captured"),
+        F.sum(F.when(F.col("first"), F.coalesce("value", F.lit(0.0))).otherwise(0.0))
+        .over(so_far)
+        .alias("captured"),
         F.max("rank").over(Window.partitionBy("strategy")).alias("last"),
     )
     step = F.greatest(F.lit(1), F.ceil(F.col("last") / POINTS))

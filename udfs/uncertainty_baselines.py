@@ -23,6 +23,8 @@ from udfs.detection_batch import DetectionBatch
 Head = Literal["softmax", "sigmoid"]
 Measure = Callable[[FloatArray], FloatArray]
 Aggregation = Callable[[FloatArray, IntArray], FloatArray]
+# 1 - detection score for either head: of a softmax head, max_uncertainty counts the background as a class.
+LEAST_CONFIDENCE = "least_confidence"
 
 
 def entropy_of_logits(logits: FloatArray) -> FloatArray:
@@ -80,6 +82,7 @@ def margin_of_scores(p: FloatArray) -> FloatArray:
 
 
 _MEASURES: dict[str, dict[Head, Measure]] = {
+    LEAST_CONFIDENCE: {"softmax": max_uncertainty_of_scores, "sigmoid": max_uncertainty_of_scores},
     "entropy": {"softmax": entropy_of_logits, "sigmoid": entropy_of_scores},
     "dempster_shafer": {"softmax": dempster_shafer_of_logits, "sigmoid": dempster_shafer_of_scores},
     "max_uncertainty": {"softmax": max_uncertainty_of_logits, "sigmoid": max_uncertainty_of_scores},
@@ -146,7 +149,7 @@ def uncertainty_baselines(detections: DetectionBatch, names: Sequence[str], head
 
 def _per_detection(detections: DetectionBatch, measure: str, head: Head) -> FloatArray:
     function = _MEASURES[measure][head]
-    if head == "sigmoid":
+    if head == "sigmoid" or measure == LEAST_CONFIDENCE:
         return function(detections.scores)
     values = np.zeros(len(detections.scores))
     if len(values) == 0:

@@ -5,6 +5,7 @@ import pytest
 from scipy.special import softmax
 from scipy.stats import entropy
 
+from conf import settings
 from conf.errors import QuarryError
 from tests.udfs.detection_scenes import box, parsed
 from udfs.uncertainty_baselines import BASELINES, uncertainty_baselines
@@ -26,8 +27,10 @@ def test_softmax_measures_equal_their_formulas() -> None:
         "dempster_shafer": 4 / (4 + np.exp(logits).sum(axis=1)),
         "max_uncertainty": 1 - p.max(axis=1),
         "margin": 1 - (two[:, 1] - two[:, 0]),
+        "least_confidence": np.array([0.75, 0.5, 0.25, 0.5, 0.0, 1.0]),
     }
-    values = uncertainty_baselines(_scene([0.5] * 6, logits.tolist()), list(BASELINES), "softmax")
+    scores = (1 - expected["least_confidence"]).tolist()
+    values = uncertainty_baselines(_scene(scores, logits.tolist()), list(BASELINES), "softmax")
     for name, (image, empty) in zip(BASELINES, values, strict=True):
         measure = expected[BASELINES[name][0]]
         reduce = np.mean if name.endswith("_mean") else np.max if name.endswith("_max") else np.sum
@@ -42,8 +45,9 @@ def test_sigmoid_measures_equal_their_formulas() -> None:
         (2 / (2 + np.exp(logit) + np.exp(-logit))).sum(),
         (1 - p).sum(),
         (1 - np.abs(2 * p - 1)).max(),
+        (1 - p).mean(),
     ]
-    names = ["entropy", "dempster_shafer", "max_uncertainty", "margin_max"]
+    names = ["entropy", "dempster_shafer", "max_uncertainty", "margin_max", "least_confidence_mean"]
     assert uncertainty_baselines(_scene(p.tolist()), names, "sigmoid")[:, 0] == pytest.approx(expected)
 
 
@@ -67,3 +71,7 @@ def test_errors_say_what_to_do() -> None:
         uncertainty_baselines(_scene([0.5], [[0.0, float("nan")]]), ["entropy"], "softmax")
     with pytest.raises(QuarryError, match="'entropy'"):
         uncertainty_baselines(_scene([0.5]), ["entropie"], "sigmoid")
+
+
+def test_settings_know_every_baseline() -> None:
+    assert set(settings.BASELINES) == set(BASELINES), "no query may take a baseline's name"
