@@ -33,6 +33,11 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         metavar="UNIT",
         help="images, boxes, seconds or money (setting acquire.budget_in)",
     )
+    parser.add_argument(
+        "--replace-exported",
+        action="store_true",
+        help="pick anew although manifests of this cycle were written",
+    )
     add_cycle_flag(parser)
     add_model_flag(parser)
 
@@ -46,7 +51,15 @@ def _overrides(args: argparse.Namespace) -> list[str]:
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
     require_cycle_name(args.cycle)
     model = model_named(run, args.model)
-    picked = acquire(run, args.cycle, model, settings.acquire, settings.score, settings.seed)
+    picked = acquire(
+        run,
+        args.cycle,
+        model,
+        settings.acquire,
+        settings.score,
+        settings.seed,
+        replace_exported=args.replace_exported,
+    )
     for strategy, n_rows in picked.items():
         run.tell(f"{n_rows:,} picked by {strategy}")
 

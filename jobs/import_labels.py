@@ -30,7 +30,12 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         help="YAML `name: new name, or null to drop`, or the name of a shipped map",
     )
     add_model_flag(parser)
-    parser.add_argument("--cycle", metavar="NAME", default="manual", help="cycle that brings the labels")
+    parser.add_argument(
+        "--cycle",
+        metavar="NAME",
+        default="manual",
+        help="cycle that brings the labels: where it picked single boxes, only those count as asked",
+    )
 
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:

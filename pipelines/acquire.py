@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import NamedTuple
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from conf.acquisition_spec import Unit
+from conf.acquisition_spec import RANDOM, UNCERTAINTY, Unit
+from conf.errors import QuarryError
 from conf.settings import AcquireSettings, ScoreSettings, settings_hash
 from conf.strategy import Strategy, strategies
 from pipelines.budget import (
@@ -22,13 +24,15 @@ from pipelines.budget import (
 from pipelines.candidates import Ranking, best_candidates, scored_pool
 from pipelines.models import Model
 from pipelines.pool import box_pool, image_pool, known_pictures
+from pipelines.ranked_images import ranked_images
 from pipelines.run import Run
 from pipelines.selection import selected, with_blocked
 from pipelines.tables import sql_literal
-from schemas.tables import ACQUISITION, NEAR_MISSES
+from schemas.tables import ACQUISITION, MANIFESTS, NEAR_MISSES
 
 # What a near miss may be taken from, beyond the budget itself.
 SPARE_CANDIDATES = 1_000
+_PLURAL = {"image": "images", "box": "boxes"}
 
 
 def acquire(
@@ -38,6 +42,8 @@ def acquire(
     settings: AcquireSettings,
     scoring: ScoreSettings,
     seed: int,
+    *,
+    replace_exported: bool = False,
 ) -> dict[str, int]:
     """Picks what a cycle sends to labeling; the same settings on the same tables pick the same rows again.
 
@@ -48,13 +54,15 @@ def acquire(
         settings: Strategies, budget, prices, exclusions.
         scoring: The method that ranks where `settings` names none, and when a detection is confirmed.
         seed: Seed of ties and draws.
+        replace_exported: Whether to pick anew what is in manifests already.
 
     Returns:
         Rows per strategy.
 
     Raises:
         QuarryError: An unknown strategy or score, a score or feature that no job computed yet (the message
-            names the job), nothing left to label, or a budget above the pool. Nothing is written then.
+            names the job), nothing left to label, a budget above the pool, or other picks than those that
+            went into manifests. Nothing is written then.
     """
     chosen = strategies(settings)
     ranking = Ranking(
@@ -66,12 +74,15 @@ def acquire(
         settings=settings,
     )
     pools = _pools(chosen, scoring.eta, ranking)
+    _require_scores(chosen, pools, ranking)
     outcomes = [_outcome(s, pools[_pool_key(s)], ranking).persist() for s in chosen]
     counts = {s.name: o.where("picked").count() for s, o in zip(chosen, outcomes, strict=True)}
     digest = settings_hash(settings, seed, ranking.method, model.model_id)
     rows = reduce(DataFrame.unionByName, outcomes)
     rows = rows.withColumns({"cycle_id": F.lit(cycle_id), "settings_hash": F.lit(digest)})
     where = f"cycle_id = {sql_literal(cycle_id)}"
+    if not replace_exported:
+        _require_not_exported(run, cycle_id, rows.where("picked"), where)
     run.store.create(NEAR_MISSES)  # so that SQL finds it, asked for or not
     if settings.near_misses or not run.store.read(NEAR_MISSES).where(where).isEmpty():
         run.store.replace(NEAR_MISSES, rows.where("NOT picked"), where=where)
@@ -105,8 +116,41 @@ def _pools(chosen: Sequence[Strategy], eta: float, ranking: Ranking) -> dict[tup
         else:
             rows = box_pool(run, cycle_id, model, settings, by)
         rows = rows.transform(priced, settings, unit)
-        pools[unit, by] = _Pool(rows, require_budget_within(rows, budget, unit), budget)
+        pools[unit, by] = _Pool(rows, require_budget_within(rows, budget, _PLURAL[unit]), budget)
     return pools
+
+
+def _require_scores(
+    chosen: Sequence[Strategy], pools: Mapping[tuple[Unit, str | None], _Pool], ranking: Ranking
+) -> None:
+    """Tells of images that a score says nothing of, as they cannot be picked by it."""
+    ranked = {(p.score, share): _pool_key(s) for s in chosen for share, p in s.ranked_parts}
+    for (score, share), key in ranked.items():
+        if score in (RANDOM, UNCERTAINTY):
+            continue
+        pool = pools[key]
+        known = ranked_images(ranking.run, ranking.model, score, ranking.method)
+        scored = pool.rows.join(known, "image_id", "left_semi")
+        budget = replace(pool.budget, amount=share * pool.budget.amount)
+        n_scored = require_budget_within(scored, budget, f"images with {score!r}")
+        if n_scored < pool.size:
+            ranking.run.tell(
+                f"{pool.size - n_scored:,} of {pool.size:,} images have no {score!r} since they were last "
+                "detected and are not picked by it: run `quarry score`"
+            )
+
+
+def _require_not_exported(run: Run, cycle_id: str, picks: DataFrame, where: str) -> None:
+    """Fails when a cycle's picks are with labelers and would change."""
+    if run.store.read(MANIFESTS).where(where).isEmpty():
+        return
+    columns = ("strategy", "unit", "rank", "image_id", "detection_id")
+    before, now = run.store.read(ACQUISITION).where(where).select(*columns), picks.select(*columns)
+    if not (before.exceptAll(now).isEmpty() and now.exceptAll(before).isEmpty()):
+        raise QuarryError(
+            f"cycle {cycle_id!r} was exported, and would pick other images or boxes now: pick under another "
+            "--cycle, or, if its manifests were not used, with --replace-exported"
+        )
 
 
 def _outcome(strategy: Strategy, pool: _Pool, ranking: Ranking) -> DataFrame:

@@ -15,7 +15,7 @@ SAME_OBJECT_IOU = 0.5
 LABELED, BACKGROUND, NOISY, UNLABELED = "labeled", "background", "noisy", "unlabeled"
 
 
-def box_dataset(run: Run, model: Model, threshold: float) -> DataFrame:
+def box_dataset(run: Run, model: Model, threshold: float, *, sent: DataFrame | None = None) -> DataFrame:
     """One row per predicted box: the detection, its image, and its `status`.
 
     A box is `labeled` or `background` when it overlaps such a box of `ground_truth` by IoU >= 0.5, or when
@@ -27,9 +27,11 @@ def box_dataset(run: Run, model: Model, threshold: float) -> DataFrame:
         run: The run.
         model: Whose detections they are, on the images as they are.
         threshold: t_d of the paper: boxes below are left out.
+        sent: Columns image_id and boxes (ARRAY<STRUCT<x1, y1, x2, y2>>): what is out for labeling; or none.
 
     Returns:
-        Columns image_id, status, detection_id, label, label_name, score, x1, y1, x2, y2, logits, feature.
+        Columns image_id, status, sent (whether it overlaps a sent box by IoU >= 0.5), detection_id, label,
+        label_name, score, x1, y1, x2, y2, logits, feature.
 
     Source: fine-grained boxes, Eq. 1 and "Updating the Training Dataset".
     """
@@ -37,7 +39,11 @@ def box_dataset(run: Run, model: Model, threshold: float) -> DataFrame:
     truth = truth.select("image_id", F.col("boxes").alias("truth"), "complete")
     boxes = detections_of(run, model).select("image_id", F.explode("detections").alias("d"))
     boxes = boxes.where(F.col("d.score") >= threshold).join(truth, "image_id", "left")
-    return boxes.select("image_id", _status().alias("status"), "d.*")
+    is_sent = F.lit(False)
+    if sent is not None:
+        boxes = boxes.join(sent.withColumnRenamed("boxes", "sent_boxes"), "image_id", "left")
+        is_sent = F.coalesce(F.exists("sent_boxes", lambda box: same_object(box, F.col("d"))), F.lit(False))
+    return boxes.select("image_id", _status().alias("status"), is_sent.alias("sent"), "d.*")
 
 
 def _status() -> Column:
@@ -51,17 +57,17 @@ def _status() -> Column:
 
 
 def _overlaps(status: str) -> Column:
-    d = F.col("d")
+    return F.exists("truth", lambda box: (box["status"] == status) & same_object(box, F.col("d")))
 
-    def same_object(box: Column) -> Column:
-        width = F.least(box["x2"], d["x2"]) - F.greatest(box["x1"], d["x1"])
-        height = F.least(box["y2"], d["y2"]) - F.greatest(box["y1"], d["y1"])
-        shared = F.greatest(width, F.lit(0.0)) * F.greatest(height, F.lit(0.0))
-        united = _area(box) + _area(d) - shared
-        # IoU >= t without a division, which boxes without area would not survive.
-        return (box["status"] == status) & (shared > 0) & (shared >= SAME_OBJECT_IOU * united)
 
-    return F.exists("truth", same_object)
+def same_object(a: Column, b: Column) -> Column:
+    """Whether two boxes (structs with x1, y1, x2, y2) overlap by IoU >= 0.5."""
+    width = F.least(a["x2"], b["x2"]) - F.greatest(a["x1"], b["x1"])
+    height = F.least(a["y2"], b["y2"]) - F.greatest(a["y1"], b["y1"])
+    shared = F.greatest(width, F.lit(0.0)) * F.greatest(height, F.lit(0.0))
+    united = _area(a) + _area(b) - shared
+    # IoU >= t without a division, which boxes without area would not survive.
+    return (shared > 0) & (shared >= SAME_OBJECT_IOU * united)
 
 
 def _area(box: Column) -> Column:

@@ -71,8 +71,8 @@ def priced(pool: DataFrame, settings: AcquireSettings, unit: Unit) -> DataFrame:
     return pool.withColumns({"cost": cost[settings.budget_in], "cost_s": F.lit(seconds), "cost_money": money})
 
 
-def require_budget_within(pool: DataFrame, budget: Budget, unit: str) -> int:
-    """Size of the priced pool.
+def require_budget_within(pool: DataFrame, budget: Budget, what: str) -> int:
+    """Size of the priced pool, whose rows people call `what`, such as images.
 
     Raises:
         QuarryError: It is empty, or the budget buys more than all of it.
@@ -81,12 +81,12 @@ def require_budget_within(pool: DataFrame, budget: Budget, unit: str) -> int:
     assert found is not None
     if not found.n:
         raise QuarryError(
-            f"nothing to acquire: no {unit} is left that is detected and not excluded (acquire.exclude: "
+            f"nothing to acquire: no {what} are left that are detected and not excluded (acquire.exclude: "
             "labeled, sent by another cycle, or in quarantine); ingest and detect new images, or exclude less"
         )
     if found.cost < budget.amount * (1 - 1e-9):  # sums of prices round
         raise QuarryError(
-            f"acquire.budget: {budget.name} is above the pool: the {found.n:,} {unit} units that are left "
+            f"acquire.budget: {budget.name} is above the pool: the {found.n:,} {what} that are left "
             f"cost {found.cost:,.15g}; lower the budget"
         )
     return int(found.n)

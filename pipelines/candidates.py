@@ -107,7 +107,7 @@ def _by_temporal_rules(rows: DataFrame, spec: TemporalSpec, ranking: Ranking, ti
         block_later=spec.block_later,
     )
     frames = rows.select("image_id", "sequence_id", "frame_index", "score")
-    picked_before = earlier_frames(ranking.run, ranking.cycle_id)
+    picked_before = earlier_frames(ranking.run, ranking.cycle_id, ranking.model, ranking.settings)
     verdicts = temporal_survivors(frames, picked_before, rules, tie)
     verdicts = verdicts.select("image_id", "score", F.col("rule").alias("blocked_by_rule"))
     return rows.drop("score").join(verdicts, "image_id")

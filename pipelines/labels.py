@@ -13,6 +13,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from conf.errors import QuarryError
 from conf.label_map import LabelMap
 from pipelines.models import Model
+from pipelines.partial_labels import with_queried_boxes
 from pipelines.run import Run
 from pipelines.tables import utc_timestamp
 from schemas.tables import GROUND_TRUTH, IMAGES
@@ -39,7 +40,8 @@ def import_coco_labels(
         run: The run.
         labels_uri: A COCO JSON file, or a folder with any number of them.
         split: train or eval.
-        cycle_id: The cycle that brings the labels.
+        cycle_id: The cycle that brings the labels; where it picked boxes, they are verdicts on those
+            (see `pipelines.partial_labels`).
         model: Gives label ids and known classes; none: labels keep their names only.
         label_map: Renames the file's classes to the model's and drops the boxes of some.
 
@@ -79,7 +81,9 @@ def import_coco_labels(
     if counts.boxes == 0 and rejected:
         raise QuarryError(f"labels {labels_uri}: all {rejected:,} items were rejected, for the reasons above")
     not_in_lake = found.where("image_id IS NULL").count()
-    run.store.merge(GROUND_TRUTH, rows, changed="t.boxes <> s.boxes OR t.split <> s.split OR NOT t.complete")
+    run.store.merge(
+        GROUND_TRUTH, rows, changed="t.boxes <> s.boxes OR t.split <> s.split OR t.complete <> s.complete"
+    )
     for kept in (rows, found, parsed):
         kept.unpersist()
     return {**counts.asDict(), "not_in_lake": not_in_lake, "rejected": rejected}
@@ -131,9 +135,11 @@ def _truth_rows(found: DataFrame, split: str, cycle_id: str, run: Run) -> DataFr
     lists = found.groupBy("image_id").agg(F.collect_list("boxes").alias("lists"))
     together = F.array_sort(F.array_distinct(F.flatten("lists")))
     boxes = F.when(F.size("lists") == 1, F.col("lists")[0]).otherwise(together)
-    return lists.select("image_id", boxes.alias("boxes")).withColumns(
+    labels = lists.select("image_id", boxes.alias("boxes"), F.lit(True).alias("complete"))
+    if split == "train":  # held-out labels are whole images, whatever was picked
+        labels = labels.transform(with_queried_boxes, run, cycle_id)
+    return labels.withColumns(
         {
-            "complete": F.lit(True),
             "split": F.lit(split),
             "cycle_id": F.lit(cycle_id),
             "ts": utc_timestamp(run.started_s),

@@ -14,7 +14,8 @@ from pipelines.models import Model
 from pipelines.run import Run
 from pipelines.score_inputs import detections_of
 from pipelines.tables import sql_literal
-from schemas.tables import ACQUISITION, GROUND_TRUTH, IMAGES, QUARANTINE
+from schemas.tables import ACQUISITION, DETECTIONS, GROUND_TRUTH, IMAGES, QUARANTINE
+from udfs.views import ORIGINAL_VIEW
 
 CLASS = "class"
 NO_GROUP = "(none)"
@@ -62,8 +63,8 @@ def image_pool(
 def box_pool(run: Run, cycle_id: str, model: Model, settings: AcquireSettings, by: str | None) -> DataFrame:
     """Predicted boxes that may be picked: POOL_COLUMNS, one row a box (D_B of the fine-grained boxes paper).
 
-    Boxes of completely labeled images, boxes that overlap a labeled or background box by IoU >= 0.5, and
-    boxes another cycle picked are out; the others of a partly labeled image stay eligible.
+    Boxes of completely labeled images, and boxes that overlap a labeled, a background or another cycle's
+    picked box by IoU >= 0.5 are out; the others of a partly labeled image stay eligible.
 
     Args:
         run: The run.
@@ -72,9 +73,11 @@ def box_pool(run: Run, cycle_id: str, model: Model, settings: AcquireSettings, b
         settings: Threshold, and what is excluded.
         by: What `group` holds.
     """
-    boxes = box_dataset(run, model, settings.box_threshold)
+    boxes = box_dataset(run, model, settings.box_threshold, sent=_boxes_elsewhere(run, cycle_id))
     if "labeled" in settings.exclude:
         boxes = boxes.where("status IN ('unlabeled', 'noisy')")
+    if "sent" in settings.exclude:
+        boxes = boxes.where("NOT sent")
     rows = boxes.select(
         "image_id",
         "detection_id",
@@ -86,9 +89,6 @@ def box_pool(run: Run, cycle_id: str, model: Model, settings: AcquireSettings, b
     )
     rows = rows.transform(_with_places, run, by).select(*POOL_COLUMNS)
     rows = rows.transform(_without_images, excluded_images(run, cycle_id, model, settings, unit="box"))
-    if "sent" in settings.exclude:
-        sent = _picked_elsewhere(run, cycle_id).where("unit = 'box'").select("detection_id")
-        rows = rows.join(sent, "detection_id", "left_anti").select(*POOL_COLUMNS)
     return rows
 
 
@@ -119,9 +119,8 @@ def excluded_images(
 
 def known_pictures(run: Run, cycle_id: str, model: Model, settings: AcquireSettings) -> DataFrame:
     """image_id, image_hash and feature of images labeled or sent: what a new pick must not look like."""
-    known = excluded_images(run, cycle_id, model, settings.model_copy(update={"exclude": _TAKEN}))
-    assert known is not None
-    seen = detections_of(run, model).join(known.distinct(), "image_id", "left_semi")
+    known = _taken_images(run, cycle_id, model, settings)
+    seen = detections_of(run, model).join(known, "image_id", "left_semi")
     return seen.select("image_id", "image_hash", F.col("image_feature").alias("feature"))
 
 
@@ -130,22 +129,48 @@ def known_features(run: Run, cycle_id: str, model: Model, settings: AcquireSetti
     if unit == "image":
         pictures = known_pictures(run, cycle_id, model, settings)
         return pictures.select(F.col("image_id").alias("id"), "feature").where("feature IS NOT NULL")
-    boxes = box_dataset(run, model, settings.box_threshold).where("feature IS NOT NULL")
-    sent = _picked_elsewhere(run, cycle_id).where("unit = 'box'").select("detection_id").distinct()
-    known = boxes.join(sent.withColumn("sent", F.lit(True)), "detection_id", "left").where(
-        "sent OR status IN ('labeled', 'background')"
+    boxes = box_dataset(run, model, settings.box_threshold, sent=_boxes_elsewhere(run, cycle_id))
+    conditions = {"labeled": "status = 'labeled'", "sent": "sent"}
+    known = " OR ".join(["FALSE", *(conditions[name] for name in _taken(settings))])
+    return boxes.where(f"feature IS NOT NULL AND ({known})").select(
+        F.col("detection_id").alias("id"), "feature"
     )
-    return known.select(F.col("detection_id").alias("id"), "feature")
 
 
-def earlier_frames(run: Run, cycle_id: str) -> DataFrame:
-    """sequence_id and frame_index of what other cycles picked."""
-    picked = _picked_elsewhere(run, cycle_id).where("unit = 'image'").select("image_id").distinct()
-    return run.store.read(IMAGES).join(picked, "image_id", "left_semi").select("sequence_id", "frame_index")
+def earlier_frames(run: Run, cycle_id: str, model: Model, settings: AcquireSettings) -> DataFrame:
+    """sequence_id and frame_index of images labeled or sent."""
+    known = _taken_images(run, cycle_id, model, settings)
+    return run.store.read(IMAGES).join(known, "image_id", "left_semi").select("sequence_id", "frame_index")
+
+
+def _taken(settings: AcquireSettings) -> tuple[Literal["labeled", "sent"], ...]:
+    """What picks keep away from: nothing that the settings allow to be picked again."""
+    return tuple(name for name in _TAKEN if name in settings.exclude)
+
+
+def _taken_images(run: Run, cycle_id: str, model: Model, settings: AcquireSettings) -> DataFrame:
+    taken = settings.model_copy(update={"exclude": _taken(settings)})
+    ids = excluded_images(run, cycle_id, model, taken)
+    return run.store.read(IMAGES).select("image_id").limit(0) if ids is None else ids.distinct()
 
 
 def _picked_elsewhere(run: Run, cycle_id: str) -> DataFrame:
     return run.store.read(ACQUISITION).where(f"cycle_id <> {sql_literal(cycle_id)}")
+
+
+def _boxes_elsewhere(run: Run, cycle_id: str) -> DataFrame:
+    """image_id and, as `boxes`, what other cycles picked there, whichever model found it."""
+    picked = (
+        _picked_elsewhere(run, cycle_id).where("unit = 'box'").select("image_id", "detection_id").distinct()
+    )
+    seen = run.store.read(DETECTIONS).where(F.col("view") == ORIGINAL_VIEW)
+    boxes = seen.join(picked.select("image_id").distinct(), "image_id", "left_semi").select(
+        "image_id", F.explode("detections").alias("d")
+    )
+    boxes = boxes.select("image_id", "d.detection_id", "d.x1", "d.y1", "d.x2", "d.y2")
+    corners = F.struct("x1", "y1", "x2", "y2")
+    found = boxes.join(picked, ["image_id", "detection_id"])
+    return found.groupBy("image_id").agg(F.collect_list(corners).alias("boxes"))
 
 
 def _without_images(rows: DataFrame, ids: DataFrame | None) -> DataFrame:
@@ -160,8 +185,10 @@ def _with_places(rows: DataFrame, run: Run, by: str | None) -> DataFrame:
 def _group(by: str | None) -> Column:
     if by is None:
         return F.lit(None).cast("string")
+    if by == "sequence":
+        return F.col("sequence_id")  # null: still images have nothing in common
     if by.startswith(PARTITION):
         value: Column = F.try_element_at("partitions", F.lit(by.removeprefix(PARTITION)))
     else:
-        value = F.col({CLASS: "class_name", "dataset": "dataset", "sequence": "sequence_id"}[by])
+        value = F.col({CLASS: "class_name", "dataset": "dataset"}[by])
     return F.coalesce(value, F.lit(NO_GROUP))

@@ -1,4 +1,4 @@
-"""Rows of `hardness` that may rank images: of one score, one method, and not out of date."""
+"""Rows of `hardness` that may rank images: of one score, one method, one meaning, and not out of date."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from schemas.tables import HARDNESS
 
 
 def ranked_images(run: Run, model: Model, query: str, method: str) -> DataFrame:
-    """Rows of `hardness` that rank images for a query: not older than the detections they speak of.
+    """Rows of `hardness` that rank images for a query.
+
+    Those older than the detections they speak of are left out, and so are, where the query, its thresholds or
+    classes were changed and not every image was scored again, all but the ones of its latest meaning.
 
     Raises:
         QuarryError: There is none; the message has what there is.
@@ -37,4 +40,5 @@ def ranked_images(run: Run, model: Model, query: str, method: str) -> DataFrame:
             "it in score.queries or score.baselines, or, for a pixel score, `quarry detect` with it in "
             "detector.pixel_scores and then `quarry score`"
         )
-    return candidates
+    latest = candidates.agg(F.max_by("query_hash", F.struct("ts", "query_hash")).alias("query_hash"))
+    return candidates.join(F.broadcast(latest), "query_hash")

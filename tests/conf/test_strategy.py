@@ -47,8 +47,8 @@ def test_a_score_after_the_colon_replaces_the_query() -> None:
 def test_a_mixture_shares_the_budget_among_plain_strategies() -> None:
     mixed = resolved("mixed", query="total_fp")
     assert [(share, part.name) for share, part in mixed.ranked_parts] == [
-        (0.6, "hardest_in_videos:total_fp"),
-        (0.3, "hard_and_spread:total_fp"),
+        (0.6, "hardest:total_fp"),
+        (0.3, "hardest_of_sequences:total_fp"),
         (0.1, "random"),
     ]
     assert scores_ranked_by(AcquireSettings(strategies=("mixed", "entropy"))) == (

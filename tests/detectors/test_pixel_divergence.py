@@ -143,7 +143,7 @@ def test_constant_maps_score_nothing(p: float) -> None:
     assert float(mutual_information(passes, IMAGE_HW).max()) < 3e-6
 
 
-@settings(max_examples=40, deadline=None)
+@settings(derandomize=True, max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     power=st.sampled_from([0.0, 1.0, 8.0, 60.0]),

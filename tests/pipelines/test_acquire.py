@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from conf.errors import QuarryError
@@ -16,8 +18,8 @@ from pipelines.box_dataset import box_dataset
 from pipelines.export import with_boxes
 from pipelines.models import model_named
 from pipelines.run import Run
-from pipelines.tables import TableStore
-from schemas.tables import ACQUISITION, DETECTIONS, GROUND_TRUTH, HARDNESS, IMAGES, MODELS
+from pipelines.tables import TableStore, in_schema
+from schemas.tables import ACQUISITION, DETECTIONS, GROUND_TRUTH, HARDNESS, IMAGES, MANIFESTS, MODELS
 from tests.small_lake import rows
 
 BUDGET = 8
@@ -47,14 +49,21 @@ def lake(finished: tuple[Run, Settings], tmp_path_factory: pytest.TempPathFactor
 
 
 def picked(lake: tuple[Run, Settings], cycle: str, **settings: Any) -> list[dict[str, Any]]:
-    """Rows of `acquisition` these settings write, by strategy and rank; what other tests picked is free."""
+    """Rows of `acquisition` these settings write, by strategy and rank."""
     run, whole = lake
-    if run.store.exists(ACQUISITION):
-        none = run.store.read(ACQUISITION).limit(0)
-        run.store.replace(ACQUISITION, none, where=f"cycle_id NOT IN ('{SENT}', '{cycle}')")
+    forget_other_picks(run, cycle)
     acquire(run, cycle, model_named(run, None), AcquireSettings.model_validate(settings), whole.score, seed=5)
     mine = [row for row in rows(run.store.root, "acquisition") if row["cycle_id"] == cycle]
     return sorted(mine, key=lambda row: (row["strategy"], row["rank"]))
+
+
+def forget_other_picks(run: Run, *cycles: str) -> None:
+    """What other tests picked is free again."""
+    if run.store.exists(ACQUISITION):
+        kept = ", ".join(f"'{cycle}'" for cycle in (SENT, *cycles))
+        run.store.replace(
+            ACQUISITION, run.store.read(ACQUISITION).limit(0), where=f"cycle_id NOT IN ({kept})"
+        )
 
 
 def hardness_of(lake: tuple[Run, Settings], query: str) -> dict[str, float]:
@@ -166,7 +175,9 @@ def test_boxes_cost_what_the_price_list_says(lake: tuple[Run, Settings]) -> None
     }
 
 
-def test_a_partly_labeled_image_keeps_its_other_boxes_as_noisy(lake: tuple[Run, Settings]) -> None:
+def test_a_partly_labeled_image_keeps_its_other_boxes_as_noisy(
+    lake: tuple[Run, Settings], request: pytest.FixtureRequest
+) -> None:
     run, _ = lake
     model = model_named(run, None)
     found = box_dataset(run, model, threshold=0.3).orderBy("image_id", "detection_id").collect()
@@ -183,16 +194,89 @@ def test_a_partly_labeled_image_keeps_its_other_boxes_as_noisy(lake: tuple[Run, 
         run.store.session.createDataFrame([], GROUND_TRUTH.ddl()).schema,
     )
     run.store.merge(GROUND_TRUTH, frame.withColumn("ts", F.current_timestamp()))
+    request.addfinalizer(lambda: run.store.delete(GROUND_TRUTH, frame.select("image_id")))
     status = {b.detection_id: (b.image_id, b.status) for b in box_dataset(run, model, 0.3).collect()}
     assert status[first.detection_id][1] == "labeled" and status[second.detection_id][1] == "background"
     assert {s for image, s in status.values() if image == whole} == {"background"}
     assert {s for image, s in status.values() if image == partly} >= {"labeled", "noisy"}
-    table = picked(
-        lake, "boxes", strategies=("uncertain_boxes",), budget=30, budget_in="boxes", box_threshold=0.3
+    still = {i for i, (image, s) in status.items() if s in ("unlabeled", "noisy")}
+    still -= {i for i in still if status[i][0] in sent_images(lake)}
+    whole_pool = {"strategies": ("uncertain_boxes",), "budget": len(still), "budget_in": "boxes"}
+    table = picked(lake, "boxes", **whole_pool, box_threshold=0.3)
+    assert {row["detection_id"] for row in table} == still
+    assert {status[i][1] for i in still} == {"unlabeled", "noisy"}
+
+
+def test_boxes_out_for_labeling_stay_out_when_the_next_model_finds_them(lake: tuple[Run, Settings]) -> None:
+    run, whole = lake
+    model = model_named(run, None)
+    settings = AcquireSettings(strategies=("uncertain_boxes",), budget=4, budget_in="boxes")
+    first = picked(lake, "first", **settings.model_dump(include={"strategies", "budget", "budget_in"}))
+    other = F.transform(
+        "detections", lambda d: d.withField("detection_id", F.concat(F.lit("new-"), d.detection_id))
     )
-    out = {i for i, (_, s) in status.items() if s in ("labeled", "background")}
-    assert not out & {row["detection_id"] for row in table}
-    run.store.delete(GROUND_TRUTH, frame.select("image_id"))
+    seen = run.store.read(DETECTIONS).where(F.col("model_id") == model.model_id)
+    retrained = seen.withColumns({"detections": other, "model_id": F.lit("retrained")})
+    run.store.merge(DETECTIONS, retrained)
+    try:
+        acquire(run, "second", replace(model, model_id="retrained"), settings, whole.score, seed=5)
+        second = [r for r in rows(run.store.root, "acquisition") if r["cycle_id"] == "second"]
+        sent = {f"new-{row['detection_id']}" for row in first}
+        assert len(second) == 4 and not sent & {row["detection_id"] for row in second}
+    finally:
+        run.store.delete(DETECTIONS, retrained.select("model_id").distinct())
+
+
+def test_what_labelers_have_is_not_picked_anew(lake: tuple[Run, Settings]) -> None:
+    run, whole = lake
+    few = AcquireSettings(strategies=("random",), budget=3)
+    before = picked(lake, "out", **few.model_dump())
+    manifest = dict.fromkeys(("n_tasks", "n_images", "n_boxes"), 3)
+    texts = dict.fromkeys(("vendor", "strategy", "path", "sha256", "status"), "test")
+    frame = run.store.session.createDataFrame([texts | manifest | {"cycle_id": "out"}])
+    run.store.merge(MANIFESTS, in_schema(frame.withColumn("ts", F.current_timestamp()), MANIFESTS))
+    assert picked(lake, "out", **few.model_dump()) == before, "the same picks may be written again"
+    more, model = few.model_copy(update={"budget": 4}), model_named(run, None)
+    with pytest.raises(QuarryError, match="was exported"):
+        picked(lake, "out", **more.model_dump())
+    counts = acquire(run, "out", model, more, whole.score, seed=5, replace_exported=True)
+    assert counts == {"random": 4}
+
+
+def test_images_without_a_score_are_counted(lake: tuple[Run, Settings]) -> None:
+    run, whole = lake
+    told: list[str] = []
+    mine = Run(store=run.store, tell=told.append)
+    model = model_named(run, None)
+    forget_other_picks(run)
+    n = run.store.read(DETECTIONS).count() - len(sent_images(lake))
+    of_query = run.store.read(HARDNESS).where("query = 'total_fn' AND method = 'exact'")
+    few = of_query.join(image_ids_left(lake).limit(5), "image_id", "left_semi").localCheckpoint()
+    run.store.merge(
+        HARDNESS, few.withColumns({"query_hash": F.lit("redefined"), "ts": F.current_timestamp()})
+    )
+    settings = AcquireSettings(strategies=("hardest:total_fn",), budget=3)
+    acquire(mine, "few", model, settings, whole.score, seed=5)
+    assert told == [
+        f"{n - 5} of {n} images have no 'total_fn' since they were last detected and are not picked by it: "
+        "run `quarry score`"
+    ]
+    with pytest.raises(QuarryError, match="the 5 images with 'total_fn' that are left"):
+        acquire(
+            mine,
+            "few",
+            model,
+            AcquireSettings(strategies=("hardest:total_fn",), budget=6),
+            whole.score,
+            seed=5,
+        )
+
+
+def image_ids_left(lake: tuple[Run, Settings]) -> DataFrame:
+    """Detected images that no cycle has sent, in fixed order."""
+    run, _ = lake
+    seen = run.store.read(DETECTIONS).select("image_id")
+    return seen.where(~F.col("image_id").isin(list(sent_images(lake)))).orderBy("image_id")
 
 
 def truth(box: Any, status: str) -> tuple[Any, ...]:

@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from pyspark.sql import SparkSession
+from pyspark.sql import SparkSession, Window
+from pyspark.sql import functions as F
 
 from conf.errors import QuarryError
 from conf.settings import LakeSettings
 from pipelines.ingest import ingest
 from pipelines.labels import import_coco_labels
 from pipelines.run import Run
-from pipelines.tables import TableStore
-from tests.small_lake import rows
+from pipelines.tables import TableStore, in_schema, spark_schema
+from schemas.tables import ACQUISITION, DETECTIONS
+from tests.small_lake import detections_row, rows
 
 
 @pytest.fixture
@@ -97,3 +99,44 @@ def test_files_that_share_an_image_are_put_together(run: Run, tmp_path: Path) ->
     assert counts == {"images": 1, "boxes": 3, "not_in_lake": 0, "rejected": 0}
     (row,) = rows(run.store.root, "ground_truth")
     assert [box["x1"] for box in row["boxes"]] == [1.0, 2.0, 9.0]
+
+
+def test_answers_about_picked_boxes_leave_the_rest_of_the_image_open(run: Run, tmp_path: Path) -> None:
+    """Three boxes of a/x.jpg were picked: one is corrected, one comes back as it is, one not at all."""
+    ids = {row["path"]: row["image_id"] for row in rows(run.store.root, "images")}
+    corners = {
+        "moved": (10, 10, 30, 30),
+        "kept": (40, 10, 60, 30),
+        "gone": (70, 10, 90, 30),
+        "open": (5, 50, 25, 70),
+    }
+    boxes = [("d-" + name, 1, "cell", 0.5, *map(float, c), None, None) for name, c in corners.items()]
+    session, a, b = run.store.session, ids["a/x.jpg"], ids["b/x.jpg"]
+    seen = [detections_row(image_id=i, model_id="m", detections=boxes, n_detections=4) for i in (a, b)]
+    frame = session.createDataFrame(seen, spark_schema(DETECTIONS))
+    run.store.merge(DETECTIONS, frame.withColumn("ts", F.current_timestamp()))
+    picks = [(a, "box", "d-moved"), (a, "box", "d-kept"), (a, "box", "d-gone"), (b, "image", None)]
+    frame = session.createDataFrame(picks, "image_id STRING, unit STRING, detection_id STRING")
+    places = {"rank": F.row_number().over(Window.orderBy("detection_id")), "cycle_id": F.lit("c1")}
+    texts = {name: F.lit("s") for name in ("strategy", "settings_hash")}
+    picked = frame.withColumns(places | texts | {"score": F.lit(1.0)})
+    run.store.merge(ACQUISITION, in_schema(picked, ACQUISITION))
+
+    answers = coco(["a/x.jpg", "b/x.jpg"], [(0, [12, 12, 20, 20]), (0, [40, 10, 20, 20]), (1, [1, 1, 9, 9])])
+    (tmp_path / "answers.json").write_text(json.dumps(answers))
+    states = []
+    for _ in range(2):
+        import_coco_labels(run, str(tmp_path / "answers.json"), "train", "c1", None)
+        truth = {row["image_id"]: row for row in rows(run.store.root, "ground_truth", volatile=True)}
+        assert truth[b]["complete"] and len(truth[b]["boxes"]) == 1
+        assert not truth[a]["complete"]
+        found = {(box["x1"], box["status"], box["detection_id"]) for box in truth[a]["boxes"]}
+        assert found == {(12.0, "labeled", None), (40.0, "labeled", None), (70.0, "background", "d-gone")}
+        states.append(truth)
+    assert states[0] == states[1], "a repeat changes nothing"
+
+    more = coco(["a/x.jpg"], [(0, [70, 10, 20, 20])])
+    (tmp_path / "more.json").write_text(json.dumps(more))
+    import_coco_labels(run, str(tmp_path / "more.json"), "eval", "c1", None)
+    (row,) = [row for row in rows(run.store.root, "ground_truth") if row["image_id"] == a]
+    assert row["complete"] and len(row["boxes"]) == 1, "held-out labels are whole images"

@@ -1,0 +1,74 @@
+"""Labels of images of which only some boxes were sent: what was asked is known, the rest stays open."""
+
+from __future__ import annotations
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.box_dataset import BACKGROUND, same_object
+from pipelines.run import Run
+from pipelines.tables import sql_literal
+from schemas.tables import ACQUISITION, DETECTIONS, GROUND_TRUTH, TRUTH_BOX_DDL
+from udfs.views import ORIGINAL_VIEW
+
+QUERY_SOURCE = "query"
+
+
+def with_queried_boxes(labels: DataFrame, run: Run, cycle_id: str) -> DataFrame:
+    """Labels of the cycle's box picks as verdicts on those boxes; labels of other images as they are.
+
+    A picked box that meets no returned box (IoU >= 0.5) is background. Boxes that were labeled earlier stay,
+    but for those a new one meets: corrections supersede. The image is complete only if it was before.
+
+    Args:
+        labels: Columns image_id, boxes and complete, one row an image.
+        run: The run.
+        cycle_id: Whose picks were labeled.
+
+    Returns:
+        The same columns.
+
+    Source: fine-grained boxes, section 3 ("Updating the Training Dataset").
+    """
+    known = run.store.read(GROUND_TRUTH).select(
+        "image_id", F.col("boxes").alias("known"), F.col("complete").alias("was_complete")
+    )
+    rows = labels.join(_queried_boxes(run, cycle_id), "image_id", "left").join(known, "image_id", "left")
+    refused = F.filter("queried", lambda box: ~_meets_any(box, F.col("boxes")))
+    said = F.concat("boxes", refused)
+    earlier = F.filter(F.coalesce("known", F.array().cast(_BOXES)), lambda box: ~_meets_any(box, said))
+    is_whole = F.col("queried").isNull()
+    return rows.select(
+        "image_id",
+        F.when(is_whole, F.col("boxes")).otherwise(F.array_sort(F.concat(earlier, said))).alias("boxes"),
+        F.when(is_whole, F.col("complete"))
+        .otherwise(F.coalesce("was_complete", F.lit(False)))
+        .alias("complete"),
+    )
+
+
+_BOXES = f"array<{TRUTH_BOX_DDL}>"
+
+
+def _queried_boxes(run: Run, cycle_id: str) -> DataFrame:
+    """image_id and, as `queried`, the picked boxes of images that were not picked whole, as background."""
+    picks = run.store.read(ACQUISITION).where(f"cycle_id = {sql_literal(cycle_id)}")
+    whole = picks.where("unit = 'image'").select("image_id")
+    boxes = picks.where("unit = 'box'").select("image_id", "detection_id").distinct()
+    boxes = boxes.join(whole, "image_id", "left_anti")
+    seen = run.store.read(DETECTIONS).where(F.col("view") == ORIGINAL_VIEW)
+    seen = seen.join(boxes.select("image_id").distinct(), "image_id", "left_semi")
+    found = seen.select("image_id", F.explode("detections").alias("d")).select("image_id", "d.*")
+    picked = found.join(boxes, ["image_id", "detection_id"])
+    verdict = F.struct(
+        *("label", "label_name", "x1", "y1", "x2", "y2"),
+        F.lit(False).alias("iscrowd"),
+        F.lit(BACKGROUND).alias("status"),
+        F.lit(QUERY_SOURCE).alias("source"),
+        F.col("detection_id"),
+    )
+    return picked.groupBy("image_id").agg(F.collect_set(verdict).cast(_BOXES).alias("queried"))
+
+
+def _meets_any(box: Column, others: Column) -> Column:
+    return F.exists(others, lambda other: same_object(box, other))
