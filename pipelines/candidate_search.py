@@ -120,8 +120,9 @@ class _Search:
         known = known_pictures(ranking.run, ranking.cycle_id, ranking.model, ranking.settings)
         rows, n_missing = usable_known(self._keep(known), spec)
         if n_missing:
+            what = compared_by(spec).removeprefix("image_")
             ranking.run.tell(
-                f"{self._strategy.name}: {n_missing:,} labeled or sent pictures have no {compared_by(spec)}: "
+                f"{self._strategy.name}: {n_missing:,} labeled or sent pictures have no {what}: "
                 "what looks like them is picked all the same"
             )
         return KnownPictures(rows=rows, count=rows.count(), rule=duplicate_rule(spec)), width
