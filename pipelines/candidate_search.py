@@ -15,11 +15,12 @@ from pipelines.budget import Budget
 from pipelines.candidates import Part, Ranking, Reach, best_blocked, best_candidates, scored_pool
 from pipelines.known_duplicates import (
     KnownPictures,
+    comparable,
     compared_by,
     duplicate_rule,
+    lacks_look,
     likenesses,
     require_looks,
-    usable_known,
 )
 from pipelines.pool import known_pictures
 from pipelines.selection import CANDIDATE_COLUMNS, require_possible_minimums, selected
@@ -118,19 +119,22 @@ class _Search:
             return None, 0
         width = require_looks(self._pool, spec, self._strategy.name)
         known = known_pictures(ranking.run, ranking.cycle_id, ranking.model, ranking.settings)
-        rows, n_missing = usable_known(self._keep(known), spec)
+        known = self._keep(comparable(known, spec))
+        n_missing = known.where(lacks_look(spec)).count()
         if n_missing:
             what = compared_by(spec).removeprefix("image_")
             ranking.run.tell(
                 f"{self._strategy.name}: {n_missing:,} labeled or sent pictures have no {what}: "
                 "what looks like them is picked all the same"
             )
+        rows = known.where(~lacks_look(spec))
         return KnownPictures(rows=rows, count=rows.count(), rule=duplicate_rule(spec)), width
 
     def _scored(self, part: Strategy) -> DataFrame:
         """Kept where it is read more than once."""
         rows = scored_pool(self._pool, part, self._ranking)
-        return self._keep(rows) if self._has_rules() or part.spec.temporal else rows
+        is_read_again = self._has_rules() or part.spec.temporal or part.spec.k_center
+        return self._keep(rows) if is_read_again else rows
 
     def _has_rules(self) -> bool:
         spec = self._strategy.spec
