@@ -110,6 +110,8 @@ class StrategySpec(Section):
             raise ValueError(f"shares of a mixture add up to 1, got {total:g}")
         if self.unit == "box" and self.temporal:
             raise ValueError("temporal rules are about frames: unit image")
+        if self.unit == "box" and self.near_duplicates:
+            raise ValueError("near_duplicates compares whole pictures: unit image, or k_center for boxes")
         if self.unit == "image" and self.score == UNCERTAINTY:
             raise ValueError(
                 "score uncertainty is one of boxes; of images take least_confidence_mean (mean of 1 - P)"

@@ -21,17 +21,15 @@ from pipelines.budget import (
     require_budget_within,
     require_room_for_a_group,
 )
-from pipelines.candidates import Ranking, best_candidates, scored_pool
+from pipelines.candidate_search import picks_and_near_misses
+from pipelines.candidates import Ranking
 from pipelines.models import Model
-from pipelines.pool import box_pool, image_pool, known_pictures
+from pipelines.pool import box_pool, image_pool
 from pipelines.ranked_images import ranked_images
 from pipelines.run import Run
-from pipelines.selection import selected, with_blocked
 from pipelines.tables import sql_literal
 from schemas.tables import ACQUISITION, MANIFESTS, NEAR_MISSES
 
-# What a near miss may be taken from, beyond the budget itself.
-SPARE_CANDIDATES = 1_000
 _PLURAL = {"image": "images", "box": "boxes"}
 
 
@@ -75,7 +73,11 @@ def acquire(
     )
     pools = _pools(chosen, scoring.eta, ranking)
     _require_scores(chosen, pools, ranking)
-    outcomes = [_outcome(s, pools[_pool_key(s)], ranking).persist() for s in chosen]
+    priced_pools = [pools[_pool_key(strategy)] for strategy in chosen]
+    outcomes = [
+        picks_and_near_misses(strategy, pool.rows, pool.budget, ranking)
+        for strategy, pool in zip(chosen, priced_pools, strict=True)
+    ]
     counts = {s.name: o.where("picked").count() for s, o in zip(chosen, outcomes, strict=True)}
     digest = settings_hash(settings, seed, ranking.method, model.model_id)
     rows = reduce(DataFrame.unionByName, outcomes)
@@ -151,40 +153,3 @@ def _require_not_exported(run: Run, cycle_id: str, picks: DataFrame, where: str)
             f"cycle {cycle_id!r} was exported, and would pick other images or boxes now: pick under another "
             "--cycle, or, if its manifests were not used, with --replace-exported"
         )
-
-
-def _outcome(strategy: Strategy, pool: _Pool, ranking: Ranking) -> DataFrame:
-    """Picks and near misses of one strategy: columns of `acquisition` but cycle_id and settings_hash, and
-    `picked`."""
-    parts = [(part, scored_pool(pool.rows, part, ranking)) for _, part in strategy.ranked_parts]
-    free = [scored.where("blocked_by_rule IS NULL") for _, scored in parts]
-    settings, known = ranking.settings, None
-    if strategy.spec.near_duplicates is not None:
-        known = known_pictures(ranking.run, ranking.cycle_id, ranking.model, settings)
-    most = _first_guess(strategy, pool.budget.most_units)
-    while True:
-        best = [
-            best_candidates(rows, part, ranking, pool.budget.most_units, most)
-            for (part, _), rows in zip(parts, free, strict=True)
-        ]
-        outcome = selected(best, known, strategy, pool.budget.amount, settings.near_misses).persist()
-        first = outcome.first()
-        is_short = first is None or first.ran_dry
-        if not is_short or most >= pool.size:
-            break
-        outcome.unpersist()
-        most *= 4
-    if is_short:
-        ranking.run.tell(f"{strategy.name}: its rules leave fewer candidates than {pool.budget.name} buy")
-    blocked = [(p, rows.where("blocked_by_rule IS NOT NULL")) for p, rows in parts if p.spec.temporal]
-    if settings.near_misses and blocked:
-        outcome = outcome.transform(with_blocked, blocked, settings.near_misses)
-    return outcome.withColumns({"strategy": F.lit(strategy.name), "unit": F.lit(strategy.spec.unit)}).drop(
-        "ran_dry"
-    )
-
-
-def _first_guess(strategy: Strategy, units: int) -> int:
-    """Candidates looked at first: rules turn some down, and one more than the budget shows who came next."""
-    has_rules = strategy.parts or strategy.spec.near_duplicates or strategy.spec.quotas
-    return (2 * units if has_rules else units) + SPARE_CANDIDATES

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import reduce
+from math import ceil
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from conf.acquisition_spec import RANDOM, UNCERTAINTY, KCenterSpec, TemporalSpec
+from conf.acquisition_spec import RANDOM, UNCERTAINTY, TemporalSpec
 from conf.settings import AcquireSettings
 from conf.strategy import Strategy
 from pipelines.k_center import k_center
@@ -19,6 +23,19 @@ from pipelines.temporal import TemporalRules, temporal_survivors
 
 # 256 values a feature: about 600 MB.
 MOST_ROWS_PER_TASK = 200_000
+# What `scored_pool` gives: what the selection reads, and no features.
+SCORED_COLUMNS = (
+    "image_id",
+    "detection_id",
+    "image_hash",
+    "group",
+    "cost",
+    "cost_s",
+    "cost_money",
+    "score",
+    "tie",
+    "blocked_by_rule",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +59,44 @@ class Ranking:
     settings: AcquireSettings
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One part of a strategy, or the only one, and what it may pick.
+
+    Attributes:
+        strategy: The part.
+        scored: From `scored_pool`.
+        features: Columns `strategy.key` and feature of the pool, for k-center.
+    """
+
+    strategy: Strategy
+    scored: DataFrame
+    features: DataFrame
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """How many candidates of one part the selection looks at.
+
+    Attributes:
+        units: Units the budget buys at most: what k-center spreads even where tasks hold no more.
+        best: The best of all.
+        of_group: And of each group with a minimum, its best.
+    """
+
+    units: int
+    best: int
+    of_group: Mapping[str, int]
+
+    def widened(self, factor: int, most: int) -> Reach:
+        """So many times as far, within a bound on all of them together."""
+        of_group_most = most // max(1, len(self.of_group))
+        wider = {group: min(factor * count, of_group_most) for group, count in self.of_group.items()}
+        return replace(self, best=min(factor * self.best, most), of_group=wider)
+
+
 def scored_pool(pool: DataFrame, strategy: Strategy, ranking: Ranking) -> DataFrame:
-    """The pool with `score`, `tie` and `blocked_by_rule`, without rows that have no score.
+    """Scores, ties and temporal rules on the pool, without rows that have no score.
 
     Args:
         pool: POOL_COLUMNS.
@@ -51,14 +104,14 @@ def scored_pool(pool: DataFrame, strategy: Strategy, ranking: Ranking) -> DataFr
         ranking: What ranks.
 
     Returns:
-        POOL_COLUMNS, score (larger is better), tie (smallest first among equal scores) and blocked_by_rule:
+        SCORED_COLUMNS: score (larger is better), tie (smallest first among equal scores) and blocked_by_rule:
         null, or the temporal rule that blocks the row.
 
     Raises:
         QuarryError: The score was not computed; the message has what there is.
     """
     tie = tie_hash(strategy, ranking.seed)
-    rows = pool.withColumn("tie", tie)
+    rows = pool.drop("feature").withColumn("tie", tie)
     if strategy.score == RANDOM:
         rows = rows.withColumn("score", uniform_draw(F.col("tie")))
     elif strategy.score == UNCERTAINTY:
@@ -67,26 +120,48 @@ def scored_pool(pool: DataFrame, strategy: Strategy, ranking: Ranking) -> DataFr
         hardness = ranked_images(ranking.run, ranking.model, strategy.score, ranking.method)
         rows = rows.join(hardness.select("image_id", F.col("hardness").alias("score")), "image_id")
     if strategy.spec.temporal is None:
-        return rows.withColumn("blocked_by_rule", F.lit(None).cast("string"))
-    return rows.transform(_by_temporal_rules, strategy.spec.temporal, ranking, tie)
+        rows = rows.withColumn("blocked_by_rule", F.lit(None).cast("string"))
+    else:
+        rows = rows.transform(_by_temporal_rules, strategy.spec.temporal, ranking, tie)
+    return rows.select(*SCORED_COLUMNS)
 
 
-def best_candidates(
-    scored: DataFrame, strategy: Strategy, ranking: Ranking, budget_units: int, most: int
-) -> DataFrame:
-    """The first `most` candidates in the order the strategy picks: columns of `scored` and `merit`.
+def best_candidates(part: Part, ranking: Ranking, reach: Reach, kept: ExitStack) -> DataFrame:
+    """The first candidates in the order a part picks, and the first of groups that have a minimum.
 
     Args:
-        scored: From `scored_pool`, without blocked rows.
-        strategy: The same strategy.
-        ranking: The same ranking.
-        budget_units: Units the budget buys at most: what k-center spreads.
-        most: Rows kept.
+        part: What it ranks, and how.
+        ranking: What ranked it.
+        reach: How many.
+        kept: Releases what was persisted.
+
+    Returns:
+        SCORED_COLUMNS, merit (larger is picked first) and of_group: null for the best of all, else the group
+        they are the best of. A row may be in both.
     """
-    spread = strategy.spec.k_center
-    if spread is not None:
-        return scored.transform(_spread, spread, strategy, ranking, budget_units)
-    return scored.withColumn("merit", F.col("score")).orderBy(F.desc("merit"), "tie").limit(most)
+    free = part.scored.where("blocked_by_rule IS NULL")
+
+    def best(rows: DataFrame, units: int, most: int) -> DataFrame:
+        if part.strategy.spec.k_center is not None:
+            return _spread(rows, part, ranking, units, most, kept)
+        return rows.withColumn("merit", F.col("score")).orderBy(F.desc("merit"), "tie").limit(most)
+
+    lists = [best(free, reach.units, reach.best).withColumn("of_group", F.lit(None).cast("string"))]
+    for group, most in reach.of_group.items():
+        rows = best(free.where(F.col("group") == group), min(most, reach.units), most)
+        lists.append(rows.withColumn("of_group", F.lit(group)))
+    return reduce(DataFrame.unionByName, lists)
+
+
+def best_blocked(part: Part, most: int) -> DataFrame:
+    """The best rows that temporal rules block: SCORED_COLUMNS, merit and barred, the rule in words.
+
+    Their place is by score; k-center ranks by another one, so they stand behind its candidates.
+    """
+    merit = F.lit(float("-inf")) if part.strategy.spec.k_center else F.col("score")
+    value = F.format_string("%s %.6g: ", F.lit(part.strategy.score), F.col("score"))
+    blocked = part.scored.where("blocked_by_rule IS NOT NULL").orderBy(F.desc("score"), "tie")
+    return blocked.limit(most).withColumns({"merit": merit, "barred": F.concat(value, "blocked_by_rule")})
 
 
 def tie_hash(strategy: Strategy, seed: int) -> Column:
@@ -114,27 +189,35 @@ def _by_temporal_rules(rows: DataFrame, spec: TemporalSpec, ranking: Ranking, ti
 
 
 def _spread(
-    scored: DataFrame, spec: KCenterSpec, strategy: Strategy, ranking: Ranking, budget_units: int
+    rows: DataFrame, part: Part, ranking: Ranking, units: int, most: int, kept: ExitStack
 ) -> DataFrame:
-    pool = scored
-    if spec.of_best is not None:
-        pool = pool.orderBy(F.desc("score"), "tie").limit(int(spec.of_best * budget_units))
-    points = pool.select(F.col(strategy.key).alias("id"), "feature")
+    """The first `most` picks of k-center, or so many as tasks can hold but at least `units`."""
+    key, spec, pool = part.strategy.key, part.strategy.spec.k_center, rows
+    if spec is not None and spec.of_best is not None:
+        pool = pool.orderBy(F.desc("score"), "tie").limit(int(spec.of_best * units))
+    seeds = known_features(
+        ranking.run, ranking.cycle_id, ranking.model, ranking.settings, part.strategy.spec.unit
+    )
+    n = pool.count()
+    if not n:
+        return pool.withColumn("merit", F.lit(0.0))
+    if most > units:
+        room = max(1, MOST_ROWS_PER_TASK - seeds.count())
+        most = max(units, min(most, room // ceil(n / room)))
     picks = k_center(
-        points,
-        k=min(budget_units, points.count()),
-        seeds=known_features(
-            ranking.run, ranking.cycle_id, ranking.model, ranking.settings, strategy.spec.unit
-        ),
+        pool.select(key).join(part.features, key).select(F.col(key).alias("id"), "feature"),
+        k=min(n, most),
+        seeds=seeds,
         seed=ranking.seed,
         max_rows_per_task=MOST_ROWS_PER_TASK,
         device=ranking.settings.device,
     )
+    kept.callback(picks.rows.unpersist)
     # The first pick of all has no center before it: its distance is that of the second, from it.
     distance = F.coalesce("distance", F.lead("distance").over(Window.orderBy("rank")), F.lit(0.0))
     ranked = picks.rows.select(
-        F.col("id").alias(strategy.key),
+        F.col("id").alias(key),
         (-F.col("rank")).cast("double").alias("merit"),
         distance.alias("score"),
     )
-    return pool.drop("score").join(ranked, strategy.key)
+    return pool.drop("score").join(ranked, key).select(*SCORED_COLUMNS, "merit")

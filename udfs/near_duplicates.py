@@ -1,7 +1,8 @@
-"""Telling near-duplicates: does a candidate look like an image that is already taken?"""
+"""Telling near-duplicates: does an image look like one that is taken, or known from before?"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from conf.errors import QuarryError
 from udfs.boxes import BoolArray
+from udfs.center_screen import CenterScreen
 from udfs.image_hash import hamming_bits
 
 # Measured on simulated street video of 5 Hz: 42 % of neighbouring frames differ in at most 4 bits, and no two
@@ -17,6 +19,8 @@ from udfs.image_hash import hamming_bits
 DEFAULT_MAX_HAMMING_BITS = 4
 UIntArray = NDArray[np.uint64]
 FeatureArray = NDArray[np.float32]
+# Known pictures compared at once with all images: the products stay small.
+_KNOWN_BLOCK = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,39 +60,39 @@ class Looks:
 
 
 class Likeness(NamedTuple):
-    """The taken image a candidate looks like, and how that was told."""
+    """The picture an image looks like, and how that was told."""
 
     image_id: str
     text: str
 
+    @property
+    def reason(self) -> str:
+        """Why the image is not taken."""
+        return f"near-duplicate of {self.image_id}: {self.text}"
+
 
 class TakenLooks:
-    """The looks of all images taken so far, with room for the candidates that may join them.
+    """The looks of the images taken so far, with room for the candidates that may join them.
 
     A look-up compares with every image taken: 64-bit hashes at some billions a second, so no index pays.
 
     Args:
         rule: When images are near-duplicates.
-        known: Images taken before the start, such as those labeled or sent.
         candidates: Images that may be taken.
     """
 
-    def __init__(self, rule: NearDuplicateRule, known: Looks, candidates: Looks) -> None:
+    def __init__(self, rule: NearDuplicateRule, candidates: Looks) -> None:
         self._rule = rule
         self._candidates = candidates
-        n_known = len(known.image_ids)
-        capacity = n_known + len(candidates.image_ids)
-        self._image_ids = [str(image_id) for image_id in known.image_ids]
+        capacity = len(candidates.image_ids)
+        self._image_ids: list[str] = []
         self._hashes = np.zeros(capacity, np.uint64)
         self._has_hash = np.zeros(capacity, bool)
-        if known.hashes is not None:
-            self._hashes[:n_known] = known.hashes
-            self._has_hash[:n_known] = True if known.has_hash is None else known.has_hash
         self._features: FeatureArray | None = None
         if rule.below_feature_l2 is not None and candidates.features is not None:
-            self._features = np.full((capacity, candidates.features.shape[1]), np.nan, np.float32)
-            if known.features is not None:
-                self._features[:n_known] = known.features
+            # Pages that no image fills take no memory.
+            self._features = np.empty(candidates.features.shape, np.float32)
+            self._squares = np.empty(capacity)
 
     def __len__(self) -> int:
         return len(self._image_ids)
@@ -112,7 +116,8 @@ class TakenLooks:
             self._hashes[place], self._has_hash[place] = candidates.hashes[row], True
         if self._features is not None:
             assert candidates.features is not None
-            self._features[place] = candidates.features[row]
+            self._features[place] = feature = candidates.features[row]
+            self._squares[place] = _square(feature)
         self._image_ids.append(str(candidates.image_ids[row]))
 
     def _by_hash(self, row: int, since: int) -> Likeness | None:
@@ -124,19 +129,100 @@ class TakenLooks:
         first = int(is_like.argmax())
         if not is_like[first]:
             return None
-        return Likeness(self._image_ids[since + first], f"hashes differ in {bits[first]} of 64 bits")
+        return Likeness(self._image_ids[since + first], _hash_text(int(bits[first])))
 
     def _by_feature(self, row: int, since: int) -> Likeness | None:
         below, features = self._rule.below_feature_l2, self._candidates.features
         if below is None or features is None or self._features is None:
             return None
-        apart = self._features[since : len(self)] - features[row]
-        distances = np.sqrt(np.einsum("nd,nd->n", apart, apart))
-        is_like = distances < below  # NaN, of an image without features, is like none
-        first = int(is_like.argmax())
-        if not is_like[first]:
+        taken, feature = self._features[since : len(self)], features[row]
+        # A product in float32 rules most out; its rounding is within the slack. NaN, of an image without
+        # features, is like none.
+        squares = self._squares[since : len(self)] + _square(feature)
+        slack = (len(feature) + 8) * 2.0**-24 * squares
+        near = np.flatnonzero(squares - 2.0 * (taken @ feature) < below**2 + slack)
+        distances = _distances(taken[near], feature)
+        like = np.flatnonzero(distances < below)
+        if not len(like):
             return None
-        return Likeness(self._image_ids[since + first], f"features are {distances[first]:.4g} apart")
+        return Likeness(self._image_ids[since + int(near[like[0]])], _feature_text(distances[like[0]]))
+
+
+def nearest_likenesses(
+    images: Looks, known: Looks, rule: NearDuplicateRule
+) -> Iterator[tuple[int, float, Likeness]]:
+    """Of each image that is a near-duplicate of known pictures: the nearest, of equally near ones the first.
+
+    Args:
+        images: n images.
+        known: m pictures; features as wide as those of the images.
+        rule: By hashes or by features; where it has both, hashes are compared.
+
+    Yields:
+        Row of the image, bits or distance, and the likeness; rows rise.
+    """
+    nearest: dict[int, tuple[int, float]] = {}
+    if rule.max_hamming_bits is not None:
+        nearest = _nearest_by_hash(images, known, rule.max_hamming_bits)
+    elif rule.below_feature_l2 is not None:
+        nearest = _nearest_by_feature(images, known, rule.below_feature_l2)
+    for row, (at, distance) in sorted(nearest.items()):
+        text = _feature_text(distance) if rule.max_hamming_bits is None else _hash_text(int(distance))
+        yield row, distance, Likeness(str(known.image_ids[at]), text)
+
+
+def _nearest_by_hash(images: Looks, known: Looks, most: int) -> dict[int, tuple[int, float]]:
+    """Row to the place and bits of the nearest known picture, where that is at most `most` bits off."""
+    if images.hashes is None or known.hashes is None:
+        return {}
+    at = np.arange(len(known.hashes)) if known.has_hash is None else np.flatnonzero(known.has_hash)
+    hashes, nearest = known.hashes[at], {}
+    for row in range(len(images.image_ids) if len(at) else 0):
+        if _is_hashed(images, row):
+            bits = hamming_bits(hashes, images.hashes[row])
+            first = int(bits.argmin())
+            if bits[first] <= most:
+                nearest[row] = (int(at[first]), float(bits[first]))
+    return nearest
+
+
+def _nearest_by_feature(images: Looks, known: Looks, below: float) -> dict[int, tuple[int, float]]:
+    """Row to the place and distance of the nearest known picture, where that is below `below`."""
+    nearest: dict[int, tuple[int, float]] = {}
+    if images.features is None or known.features is None:
+        return nearest
+    rows = np.flatnonzero(np.isfinite(images.features).all(axis=1))
+    at = np.flatnonzero(np.isfinite(known.features).all(axis=1))
+    if not (len(rows) and len(at)):
+        return nearest
+    screen, gaps = CenterScreen(images.features[rows]), np.full(len(rows), below**2 * (1.0 + 1e-6))
+    for start in range(0, len(at), _KNOWN_BLOCK):
+        block = at[start : start + _KNOWN_BLOCK]
+        for found, near in screen.improving(known.features[block], gaps):
+            pairs = zip(rows[found].tolist(), block[near].tolist(), strict=True)
+            for row, other in sorted(pairs):
+                distance = float(_distances(known.features[other][None], images.features[row])[0])
+                if distance < nearest.get(row, (0, below))[1]:
+                    nearest[row] = (other, distance)
+    return nearest
+
+
+def _distances(features: FeatureArray, feature: FeatureArray) -> FeatureArray:
+    apart = features - feature
+    distances: FeatureArray = np.sqrt(np.einsum("nd,nd->n", apart, apart))
+    return distances
+
+
+def _square(feature: FeatureArray) -> float:
+    return float(np.dot(feature.astype(np.float64), feature))
+
+
+def _hash_text(bits: int) -> str:
+    return f"hashes differ in {bits} of 64 bits"
+
+
+def _feature_text(distance: float) -> str:
+    return f"features are {distance:.4g} apart"
 
 
 def _is_hashed(looks: Looks, row: int) -> bool:

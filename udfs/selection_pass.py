@@ -9,19 +9,20 @@ the dearest image of its share.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 
 import numpy as np
 
 from udfs.boxes import FloatArray, IntArray
-from udfs.near_duplicates import Looks, TakenLooks
+from udfs.near_duplicates import TakenLooks
 from udfs.selection_rules import Candidates, Rejection, Selection, SelectionRules
 
-NOTHING_KNOWN = Looks(image_ids=np.zeros(0, object))
+BUDGET_SPENT = "the budget was spent before its turn"
 # Costs are added up in floats: a budget of 0.3 holds three images of 0.1.
 ROUNDING = 1e-9
 
 
-def selection(candidates: Candidates, rules: SelectionRules, known: Looks = NOTHING_KNOWN) -> Selection:
+def selection(candidates: Candidates, rules: SelectionRules, near_misses: int = 0) -> Selection:
     """The candidates that one pass in rank order accepts, each with its reason.
 
     First come groups below their minimum, then all. A component that has nothing (left) to offer is passed
@@ -33,20 +34,31 @@ def selection(candidates: Candidates, rules: SelectionRules, known: Looks = NOTH
     Args:
         candidates: Proposals; those of one component in rank order.
         rules: Budget, shares, quotas, near-duplicates.
-        known: Images labeled or sent earlier: nothing alike is taken.
+        near_misses: How many of those not accepted are told, with the rule that kept each out.
 
     Returns:
-        Accepted rows in order, near misses, and groups short of their minimum.
+        Accepted rows in order, near misses, groups short of their minimum, and who ran out of candidates.
 
     Raises:
         QuarryError: Columns do not fit each other or the rules.
     """
     candidates.require(rules)
-    taking = _Pass(candidates, rules, known)
+    taking = _Pass(candidates, rules)
+    starved: tuple[str, ...] = ()
     if taking.missing():
         taking.run(only_missing=True)
-    taking.run(only_missing=False)
-    return taking.result()
+        starved = taking.starved()
+    queues = taking.run(only_missing=False)
+    rows = np.array(taking.accepted, np.int64)
+    return Selection(
+        rows=rows,
+        component=candidates.component[rows],
+        reasons=tuple(taking.reasons),
+        near_misses=tuple(taking.near_misses(near_misses)),
+        missing=taking.missing(),
+        dry_components=tuple(taking.dry(queues)),
+        dry_groups=starved,
+    )
 
 
 class _Queue:
@@ -65,49 +77,95 @@ class _Queue:
 
 
 class _Pass:
-    def __init__(self, candidates: Candidates, rules: SelectionRules, known: Looks) -> None:
+    def __init__(self, candidates: Candidates, rules: SelectionRules) -> None:
         self._rules = rules
+        self._candidates = candidates
         self._of_component = [
             np.flatnonzero(candidates.component == index) for index in range(len(rules.components))
         ]
-        self._rank = np.zeros(len(candidates), np.int64)
-        for rows in self._of_component:
-            self._rank[rows] = np.arange(1, len(rows) + 1)
-        self._candidates = candidates
+        n = len(candidates)
         self._costs: list[float] = candidates.costs.tolist()
-        self._groups = [None] * len(candidates) if candidates.groups is None else candidates.groups.tolist()
+        self._groups = [None] * n if candidates.groups is None else candidates.groups.tolist()
+        self._extra = [False] * n if candidates.extra is None else candidates.extra.tolist()
+        barred = [] if candidates.barred is None else candidates.barred.tolist()
+        self._barred: dict[int, str] = {row: reason for row, reason in enumerate(barred) if reason}
         self._image = np.unique(candidates.looks.image_ids, return_inverse=True)[1].tolist()
         self._taken_images: set[int] = set()
-        self._taken = TakenLooks(rules.near_duplicates, known, candidates.looks)
+        self._taken = TakenLooks(rules.near_duplicates, candidates.looks)
         self._spent = 0.0
         self._spent_by = [0.0] * len(rules.components)
         self._group_count: Counter[str] = Counter()
         self._group_spent: defaultdict[str, float] = defaultdict(float)
-        self._accepted: list[int] = []
-        self._reasons: list[str] = []
         self._rejected: dict[int, str] = {}
+        self._rank = self._ranks()
+        self.accepted: list[int] = []
+        self.reasons: list[str] = []
 
     def missing(self) -> dict[str, int]:
-        """Groups below their minimum, and by how many images."""
+        """Groups below their minimum, and by how many picks."""
         groups = {*self._rules.quotas, *(group for group in set(self._groups) if group is not None)}
         short = {group: self._rules.quota(group).min_count - self._group_count[group] for group in groups}
         return {group: count for group, count in sorted(short.items()) if count > 0}
 
-    def run(self, *, only_missing: bool) -> None:
-        """Accepts in turn until no component has anything to offer."""
+    def starved(self) -> tuple[str, ...]:
+        """Groups below their minimum for which another candidate might be accepted still."""
+        least = min(self._costs, default=np.inf)
+        if not self._fits(least):
+            return ()
+        return tuple(group for group in self.missing() if self._full(group, least) is None)
+
+    def run(self, *, only_missing: bool) -> list[_Queue]:
+        """Accepts in turn until no component has anything to offer; how far each was looked at."""
         queues = [_Queue(rows, self._candidates.costs) for rows in self._of_component]
         while True:
             heads = {c: row for c, q in enumerate(queues) if (row := self._head(q, only_missing)) is not None}
             if not heads:
-                return
+                return queues
             self._accept(self._whose_turn(heads), heads, only_missing)
+
+    def dry(self, queues: list[_Queue]) -> Iterator[int]:
+        """Components at their end while the budget, all that is left or their share, would buy more."""
+        due = self._rules.budget / sum(component.share for component in self._rules.components)
+        for index, queue in enumerate(queues):
+            least = queue.least[0] if queue.rows else min(self._costs, default=np.inf)
+            share = self._rules.components[index].share * due
+            is_short = self._spent_by[index] + least <= share * (1.0 + ROUNDING)
+            if queue.place == len(queue.rows) and (is_short or self._fits(least)):
+                yield index
+
+    def near_misses(self, most: int) -> Iterator[Rejection]:
+        """The best placed of the images no component got, each once."""
+        told = set(self._taken_images)
+        place = np.zeros(len(self._candidates), np.int64)
+        for rows in self._of_component:
+            place[rows] = np.arange(len(rows))
+        for row in np.argsort(place, kind="stable").tolist() if most else ():
+            if len(told) - len(self._taken_images) == most:
+                return
+            reason = self._why_not(row)
+            if reason is not None and self._image[row] not in told:
+                told.add(self._image[row])
+                yield Rejection(row=row, reason=reason)
+
+    def _ranks(self) -> list[int]:
+        """Place of each candidate among its component's that may be taken; of an extra, in its group."""
+        ranks = [0] * len(self._candidates)
+        for rows in self._of_component:
+            in_group: Counter[str | None] = Counter()
+            rank = 0
+            for row in rows.tolist():
+                if row not in self._barred:
+                    rank += 1
+                    in_group[self._groups[row]] += 1
+                    ranks[row] = in_group[self._groups[row]] if self._extra[row] else rank
+        return ranks
 
     def _head(self, queue: _Queue, only_missing: bool) -> int | None:
         """The best candidate of a queue that breaks no rule; those before it are skipped for good."""
         while queue.place < len(queue.rows) and self._fits(queue.least[queue.place]):
             row: int = queue.rows[queue.place]
-            is_settled = self._image[row] in self._taken_images or row in self._rejected
-            if not is_settled and not (only_missing and not self._is_missing(self._groups[row])):
+            wanted = self._is_missing(self._groups[row]) if only_missing else not self._extra[row]
+            if wanted and self._is_open(row):
                 broken = self._broken_rule(row, queue.compared)
                 if broken is None:
                     queue.compared = len(self._taken)
@@ -115,6 +173,9 @@ class _Pass:
                 self._rejected[row] = broken
             queue.skip()
         return None
+
+    def _is_open(self, row: int) -> bool:
+        return not (self._image[row] in self._taken_images or row in self._rejected or row in self._barred)
 
     def _whose_turn(self, heads: dict[int, int]) -> int:
         """The component, of those with something to offer, that the next image is due to.
@@ -130,13 +191,13 @@ class _Pass:
     def _accept(self, component: int, heads: dict[int, int], only_missing: bool) -> None:
         row, part = heads[component], self._rules.components[component]
         group, cost = self._groups[row], self._costs[row]
-        reason = f"rank {self._rank[row]} of {part.ranked_by}, {self._candidates.values[row]:.6g}"
+        reason = self._place_text(row)
         if len(self._rules.components) > 1:
             reason = f"{part.name} {part.share:g}: {reason}"
         if only_missing and group is not None:
             reason += f"; for the minimum of {self._rules.quota(group).min_count} of {group!r}"
-        self._accepted.append(row)
-        self._reasons.append(reason)
+        self.accepted.append(row)
+        self.reasons.append(reason)
         self._taken_images.add(self._image[row])
         self._taken.take(row)
         self._spent += cost
@@ -145,26 +206,47 @@ class _Pass:
             self._group_count[group] += 1
             self._group_spent[group] += cost
 
+    def _place_text(self, row: int) -> str:
+        ranked_by = self._rules.components[self._candidates.component[row]].ranked_by
+        among = f" in {self._groups[row]!r}" if self._extra[row] else ""
+        return f"rank {self._rank[row]}{among} of {ranked_by}, {self._candidates.values[row]:.6g}"
+
     def _broken_rule(self, row: int, compared: int) -> str | None:
         cost = self._costs[row]
         if not self._fits(cost):
-            return f"costs {cost:g}, of the budget {self._rules.budget - self._spent:g} are left"
-        if (full := self._full_group(row)) is not None:
+            return self._too_dear(cost)
+        if (full := self._full(self._groups[row], cost)) is not None:
             return full
         if (like := self._taken.likeness(row, compared)) is not None:
-            return f"near-duplicate of {like.image_id}: {like.text}"
+            return like.reason
         return None
 
-    def _full_group(self, row: int) -> str | None:
-        group = self._groups[row]
+    def _why_not(self, row: int) -> str | None:
+        """Why a candidate was not accepted, once the pass is over; none of an extra nobody looked at."""
+        if row in self._barred:
+            return self._barred[row]
+        reason = self._rejected.get(row)
+        if reason is None and self._extra[row]:
+            return None
+        reason = reason or self._full(self._groups[row], self._costs[row]) or self._too_dear(self._costs[row])
+        return f"{self._place_text(row)}: {reason}"
+
+    def _too_dear(self, cost: float) -> str:
+        left = self._rules.budget - self._spent
+        if left <= self._rules.budget * ROUNDING:
+            return BUDGET_SPENT
+        return f"costs {cost:g}, of the budget {left:g} are left"
+
+    def _full(self, group: str | None, cost: float) -> str | None:
+        """Why a group takes no more of this cost."""
         if group is None:
             return None
         quota = self._rules.quota(group)
         if quota.max_count is not None and self._group_count[group] >= quota.max_count:
-            return f"group {group!r} has its {quota.max_count} images"
+            return f"group {group!r} has its {quota.max_count} picks"
         if quota.max_share is not None:
             most = quota.max_share * self._rules.budget
-            if self._group_spent[group] + self._costs[row] > most * (1.0 + ROUNDING):
+            if self._group_spent[group] + cost > most * (1.0 + ROUNDING):
                 return f"group {group!r} has its share {quota.max_share:g} of the budget"
         return None
 
@@ -173,20 +255,3 @@ class _Pass:
 
     def _fits(self, cost: float) -> bool:
         return self._spent + cost <= self._rules.budget * (1.0 + ROUNDING)
-
-    def result(self) -> Selection:
-        """What was accepted, with the near misses above it."""
-        rows = np.array(self._accepted, np.int64)
-        component = self._candidates.component[rows]
-        rejected = []
-        for index, mine in enumerate(self._of_component):
-            last = self._rank[rows[component == index]].max(initial=0)
-            above = (row for row in mine[: max(last - 1, 0)].tolist() if row in self._rejected)
-            rejected += [Rejection(row=row, reason=self._rejected[row]) for row in above]
-        return Selection(
-            rows=rows,
-            component=component,
-            reasons=tuple(self._reasons),
-            rejected=tuple(rejected),
-            missing=self.missing(),
-        )

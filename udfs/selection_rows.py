@@ -1,4 +1,4 @@
-"""The selection pass on one Arrow table of candidates: picks and near misses, each with its reason."""
+"""The selection pass on one Arrow table of candidates: picks, near misses, and a summary."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from udfs.near_duplicates import Looks
-from udfs.selection_pass import ROUNDING, selection
-from udfs.selection_rules import Candidates, Selection, SelectionRules
+from udfs.near_duplicates import Looks, NearDuplicateRule, nearest_likenesses
+from udfs.selection_pass import selection
+from udfs.selection_rules import Candidates, SelectionRules
 
-# A row of this part is no candidate but a labeled or sent picture.
-KNOWN = -1
-BUDGET_SPENT = "the budget was spent before its turn"
-PICKED_ELSEWHERE = "another part of the mixture picked it"
 SELECTION_SCHEMA = pa.schema(
     [
         ("picked", pa.bool_()),
@@ -28,81 +24,82 @@ SELECTION_SCHEMA = pa.schema(
         ("cost_money", pa.float64()),
         ("part", pa.string()),
         ("reason", pa.string()),
-        ("ran_dry", pa.bool_()),
+        ("dry_parts", pa.list_(pa.int32())),
+        ("dry_groups", pa.list_(pa.string())),
+        ("missing", pa.map_(pa.string(), pa.int32())),
     ]
 )
+LIKENESS_SCHEMA = pa.schema(
+    [("image_id", pa.string()), ("distance", pa.float64()), ("known_id", pa.string()), ("text", pa.string())]
+)
+_SORT_KEYS = [
+    ("part", "ascending"),
+    ("extra", "ascending"),
+    ("merit", "descending"),
+    ("score", "descending"),
+    ("tie", "ascending"),
+]
 
 
 def selection_rows(table: pa.Table, rules: SelectionRules, near_misses: int) -> pa.Table:
-    """Rows of SELECTION_SCHEMA: the picks by rank, then as many near misses as asked for, best placed first.
+    """Rows of SELECTION_SCHEMA: the picks by rank, then as many near misses as asked for, then the summary.
 
     Args:
-        table: Columns part (KNOWN for pictures not to be duplicated), merit (larger first), tie (of equal
-            merits the smallest first), image_id, detection_id, score, group, image_hash, feature, cost,
-            cost_s, cost_money; in any order.
+        table: Columns part (index into `rules.components`), merit (larger first), score, tie (of equal merits
+            and scores the smallest first), image_id, detection_id, group, image_hash, feature, cost, cost_s,
+            cost_money, barred (why an earlier rule keeps it out, else null) and extra (for the minimum of its
+            group only); in any order.
         rules: Budget, components, quotas, near-duplicates.
         near_misses: Rows of candidates that were passed over, and of the next ones in line.
+
+    Returns:
+        Picks and near misses, with nulls in the last three columns; and one row where only these are set:
+        parts and groups that ran out of candidates, and how many picks groups are short of their minimum.
     """
-    rows = table.filter(pc.not_equal(table["part"], KNOWN))
-    rows = rows.sort_by([("part", "ascending"), ("merit", "descending"), ("tie", "ascending")])
-    known = _looks(table.filter(pc.equal(table["part"], KNOWN)))
-    candidates = _candidates(rows)
-    result = selection(candidates, rules, known)
-    missed = _missed(result, candidates, rules, near_misses)
-    chosen = pa.array([*result.rows.tolist(), *(row for row, _ in missed)], pa.int64())
+    rows = table.sort_by(_SORT_KEYS)
+    result = selection(_candidates(rows), rules, near_misses)
+    chosen = pa.array([*result.rows.tolist(), *(miss.row for miss in result.near_misses)], pa.int64())
     taken = rows.take(chosen)
-    n_picked, n_missed = len(result.rows), len(missed)
+    n_picked, n_missed = len(result.rows), len(result.near_misses)
     columns: dict[str, Any] = {
         "picked": [True] * n_picked + [False] * n_missed,
         "rank": [*range(1, n_picked + 1), *range(1, n_missed + 1)],
         "part": [rules.components[part].name for part in taken["part"].to_pylist()],
-        "reason": [*result.reasons, *(reason for _, reason in missed)],
-        "ran_dry": [_ran_dry(result, candidates, rules)] * len(chosen),
+        "reason": [*result.reasons, *(miss.reason for miss in result.near_misses)],
     }
     arrays = [
         pa.array(columns[f.name], f.type)
         if f.name in columns
         else taken[f.name].combine_chunks().cast(f.type)
+        if f.name in taken.column_names
+        else pa.nulls(len(chosen), f.type)
         for f in SELECTION_SCHEMA
     ]
-    return pa.Table.from_arrays(arrays, schema=SELECTION_SCHEMA)
+    summary = {
+        "dry_parts": list(result.dry_components),
+        "dry_groups": list(result.dry_groups),
+        "missing": list(result.missing.items()),
+    }
+    last = pa.Table.from_pylist([summary], schema=SELECTION_SCHEMA)
+    return pa.concat_tables([pa.Table.from_arrays(arrays, schema=SELECTION_SCHEMA), last])
 
 
-def _ran_dry(result: Selection, candidates: Candidates, rules: SelectionRules) -> bool:
-    """Whether a component got less than its share because it had no more candidates."""
-    cheapest = candidates.costs.min(initial=np.inf)
-    due = rules.budget / sum(component.share for component in rules.components)
-    return any(
-        candidates.costs[result.rows[result.component == index]].sum() + cheapest
-        <= component.share * due * (1.0 - ROUNDING)
-        for index, component in enumerate(rules.components)
-    )
+def likeness_rows(candidates: pa.Table, known: pa.Table, rule: NearDuplicateRule) -> pa.Table:
+    """Rows of LIKENESS_SCHEMA: each candidate that is a near-duplicate of a known picture, with the nearest.
 
-
-def _missed(
-    result: Selection, candidates: Candidates, rules: SelectionRules, most: int
-) -> list[tuple[int, str]]:
-    """Who was passed over and who came next, the best placed first, with the reason."""
-    if not most:
-        return []
-    place = np.arange(len(candidates)) - np.searchsorted(candidates.component, candidates.component) + 1
-    reasons = {rejection.row: rejection.reason for rejection in result.rejected}
-    picked = set(result.rows.tolist())
-    units = set(candidates.looks.image_ids[result.rows].tolist())
-    for row in range(len(candidates)):
-        if row not in picked and row not in reasons:
-            is_elsewhere = candidates.looks.image_ids[row] in units
-            reasons[row] = PICKED_ELSEWHERE if is_elsewhere else BUDGET_SPENT
-    order = sorted(reasons, key=lambda row: (int(place[row]), row))[:most]
-    names = [component.ranked_by for component in rules.components]
-    return [
-        (
-            row,
-            f"rank {place[row]} of {names[candidates.component[row]]}, {candidates.values[row]:.6g}: "
-            f"{reasons[row]}",
-        )
-        for row in order
+    Args:
+        candidates: Columns image_id, detection_id (null), image_hash, feature.
+        known: The same of pictures labeled or sent.
+        rule: When pictures are near-duplicates.
+    """
+    known = known.sort_by("image_id")
+    found = list(nearest_likenesses(_looks(candidates), _looks(known), rule))
+    image_ids = candidates["image_id"].to_pylist()
+    rows = [
+        {"image_id": image_ids[row], "distance": distance, "known_id": like.image_id, "text": like.reason}
+        for row, distance, like in found
     ]
+    return pa.Table.from_pylist(rows, schema=LIKENESS_SCHEMA)
 
 
 def _candidates(rows: pa.Table) -> Candidates:
@@ -112,6 +109,8 @@ def _candidates(rows: pa.Table) -> Candidates:
         values=rows["score"].to_numpy().astype(np.float64),
         costs=rows["cost"].to_numpy().astype(np.float64),
         groups=np.array(rows["group"].to_pylist(), object),
+        barred=np.array(rows["barred"].to_pylist(), object),
+        extra=rows["extra"].to_numpy().astype(bool),
     )
 
 

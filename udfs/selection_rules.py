@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.errors import QuarryError
-from udfs.boxes import FloatArray, IntArray
+from udfs.boxes import BoolArray, FloatArray, IntArray
 from udfs.near_duplicates import Looks, NearDuplicateRule
 
 
@@ -37,8 +37,8 @@ class GroupQuota:
     """How much of a selection one group may and shall make up.
 
     Attributes:
-        min_count: Images taken before any others, as long as there are candidates of the group.
-        max_count: Most images.
+        min_count: Picks that come before any others, as long as there are candidates of the group.
+        max_count: Most picks.
         max_share: Most of the budget (0..1) spent on the group, used up or not.
     """
 
@@ -94,6 +94,10 @@ class Candidates:
         values: (n,), what the component ranked by; for the reasons only.
         costs: (n,), above 0.
         groups: (n,) strings, None for an image of no group; None: quotas do not apply.
+        barred: (n,) strings: why an earlier rule keeps the image out, None for an image that may be taken;
+            None: all may.
+        extra: (n,), whether the image stands behind others that were left out, and may fill the minimum of
+            its group only; None: none does.
     """
 
     looks: Looks
@@ -101,6 +105,8 @@ class Candidates:
     values: FloatArray
     costs: FloatArray
     groups: NDArray[np.object_] | None = None
+    barred: NDArray[np.object_] | None = None
+    extra: BoolArray | None = None
 
     def __len__(self) -> int:
         return len(self.component)
@@ -119,6 +125,8 @@ class Candidates:
                 "values": self.values,
                 "costs": self.costs,
                 "groups": self.groups,
+                "barred": self.barred,
+                "extra": self.extra,
                 "hashes": self.looks.hashes,
                 "has_hash": self.looks.has_hash,
                 "features": self.looks.features,
@@ -144,7 +152,7 @@ class Candidates:
 
 @dataclass(frozen=True, kw_only=True)
 class Rejection:
-    """A candidate that outranks an accepted one of its component, and the rule that kept it out."""
+    """A candidate that was not accepted, and the rule that kept it out."""
 
     row: int
     reason: str
@@ -158,12 +166,17 @@ class Selection:
         rows: (k,), candidates in the order they were accepted.
         component: (k,), who proposed each.
         reasons: (k,), why each is in, in words.
-        rejected: Those that outrank the last accepted of their component, by component and rank.
-        missing: Group to the number of images it is short of its minimum.
+        near_misses: Images that were not accepted, as many as asked for, the best placed of their component
+            first.
+        missing: Group to the number of picks it is short of its minimum.
+        dry_components: Those that would have got more, had they had more candidates.
+        dry_groups: Those of `missing` that more candidates may fill.
     """
 
     rows: IntArray
     component: IntArray
     reasons: tuple[str, ...]
-    rejected: tuple[Rejection, ...]
+    near_misses: tuple[Rejection, ...]
     missing: Mapping[str, int]
+    dry_components: tuple[int, ...]
+    dry_groups: tuple[str, ...]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -29,6 +30,8 @@ def _candidates(images: list[str], component: list[int], **columns: Any) -> Cand
         values=np.array(columns.get("values", np.arange(n, 0, -1.0)), float),
         costs=np.array(columns.get("costs", np.ones(n)), float),
         groups=columns.get("groups"),
+        barred=columns.get("barred"),
+        extra=columns.get("extra"),
     )
 
 
@@ -46,6 +49,8 @@ def _random_candidates(rng: np.random.Generator, n: int, n_components: int) -> C
         hashes=hashes[image],
         has_hash=(rng.random(n) < 0.8)[image],
         features=rng.normal(size=(n, 2)).astype(np.float32)[image],
+        barred=rng.choice(np.array([None, None, None, "like an old one"], object), n)[image],
+        extra=rng.random(n) < 0.2,
     )
 
 
@@ -68,9 +73,9 @@ def _random_rules(rng: np.random.Generator) -> SelectionRules:
     )
 
 
-def _breaks_no_rule(c: Candidates, rules: SelectionRules, known: Looks, taken: list[int], row: int) -> bool:
+def _breaks_no_rule(c: Candidates, rules: SelectionRules, taken: list[int], row: int) -> bool:
     looks, near = c.looks, rules.near_duplicates
-    if looks.image_ids[row] in looks.image_ids[taken]:
+    if looks.image_ids[row] in looks.image_ids[taken] or (c.barred is not None and c.barred[row]):
         return False
     if c.costs[taken].sum() + c.costs[row] > rules.budget:
         return False
@@ -81,35 +86,33 @@ def _breaks_no_rule(c: Candidates, rules: SelectionRules, known: Looks, taken: l
             return False
         if quota.max_share is not None and c.costs[[*same, row]].sum() > quota.max_share * rules.budget:
             return False
-    for others, rows in ((known, range(len(known.image_ids))), (looks, taken)):
-        for other in rows:
-            assert others.hashes is not None
-            hashed = looks.has_hash is None or looks.has_hash[row]
-            hashed = hashed and (others.has_hash is None or others.has_hash[other])
-            bits = bin(int(looks.hashes[row]) ^ int(others.hashes[other])).count("1")
-            if near.max_hamming_bits is not None and hashed and bits <= near.max_hamming_bits:
+    for other in taken:
+        hashed = looks.has_hash is None or (looks.has_hash[row] and looks.has_hash[other])
+        bits = bin(int(looks.hashes[row]) ^ int(looks.hashes[other])).count("1")
+        if near.max_hamming_bits is not None and hashed and bits <= near.max_hamming_bits:
+            return False
+        if near.below_feature_l2 is not None:
+            apart = np.hypot(*(looks.features[row].astype(float) - looks.features[other].astype(float)))
+            if apart < near.below_feature_l2:
                 return False
-            if others.features is not None and near.below_feature_l2 is not None:
-                apart = np.hypot(*(looks.features[row].astype(float) - others.features[other].astype(float)))
-                if apart < near.below_feature_l2:
-                    return False
     return True
 
 
-def _picked_slowly(c: Candidates, rules: SelectionRules, known: Looks) -> list[tuple[int, bool]]:
+def _picked_slowly(c: Candidates, rules: SelectionRules) -> list[tuple[int, bool]]:
     """Each step looks at every candidate and every rule anew; with each pick, whether it filled a minimum."""
     taken: list[int] = []
     fills: list[bool] = []
     shares = [Fraction(part.share) for part in rules.components]
     for only_missing in (True, False):
         while True:
-            assert c.groups is not None
+            assert c.groups is not None and c.extra is not None
             counts = Counter(c.groups[row] for row in taken)
             heads: dict[int, int] = {}
             for row in range(len(c) - 1, -1, -1):
                 group = c.groups[row]
                 missing = group is not None and counts[group] < rules.quota(group).min_count
-                if (missing or not only_missing) and _breaks_no_rule(c, rules, known, taken, row):
+                wanted = missing if only_missing else not c.extra[row]
+                if wanted and _breaks_no_rule(c, rules, taken, row):
                     heads[int(c.component[row])] = row
             if not heads:
                 break
@@ -132,26 +135,26 @@ def test_hand_worked_selection() -> None:
         groups=np.array(["x", "x", "x", "y", "y", "x", "y", None], object),
         hashes=np.array([0b0, 0xFFFF, 0b11, 1 << 40, 0xFF << 48, 0xFFFF, 0xFFFF << 40, 0], np.uint64),
         has_hash=np.array([True] * 7 + [False]),
+        barred=np.array([None] * 6 + ["near-duplicate of old", None], object),
     )
-    known = Looks(image_ids=np.array(["old"], object), hashes=np.array([0xFF7F << 40], np.uint64))
     rules = SelectionRules(
         budget=4,
         components=(HARDEST, UNCERTAIN),
         near_duplicates=NearDuplicateRule(max_hamming_bits=2),
     )
-    found = selection(candidates, rules, known)
+    found = selection(candidates, rules, near_misses=9)
     # Due are a at 1/0.6 and b at 1/0.3: a. Its component is now ahead of its share: b. Then c is like a, d is
-    # too dear, e is taken; the first component is out, f is like the old image, g is taken.
+    # too dear, e is taken; the first component is out, f is like an old image, g is taken.
     assert [images[row] for row in found.rows] == ["a", "b", "e", "g"]
     assert found.component.tolist() == [0, 1, 0, 1]
     assert found.rows.tolist() == [0, 5, 4, 7]
     assert found.reasons[0] == "hardest 0.6: rank 1 of pixel_adj_false, 12.3457"
-    assert found.reasons[3] == "uncertain 0.3: rank 3 of entropy, 1"
-    assert {images[r.row]: r.reason for r in found.rejected} == {
-        "c": "near-duplicate of a: hashes differ in 2 of 64 bits",
-        "d": "costs 5, of the budget 2 are left",
-        "f": "near-duplicate of old: hashes differ in 1 of 64 bits",
-    }
+    assert found.reasons[3] == "uncertain 0.3: rank 2 of entropy, 1"
+    assert [(images[miss.row], miss.reason) for miss in found.near_misses] == [
+        ("f", "near-duplicate of old"),
+        ("c", "rank 3 of pixel_adj_false, 8: near-duplicate of a: hashes differ in 2 of 64 bits"),
+        ("d", "rank 4 of pixel_adj_false, 7: costs 5, of the budget 2 are left"),
+    ]
     assert found.missing == {}
 
 
@@ -160,18 +163,109 @@ def test_minimums_come_first_and_maximums_end_a_group() -> None:
     candidates = _candidates(list("abcdefg"), [0] * 7, groups=groups)
     quotas = {"night": GroupQuota(min_count=2), "day": GroupQuota(max_count=2)}
     rules = SelectionRules(budget=9, components=(HARDEST,), quotas=quotas)
-    found = selection(candidates, rules)
+    found = selection(candidates, rules, near_misses=2)
     assert found.rows.tolist() == [4, 0, 1, 5]
     assert found.reasons[0].endswith("; for the minimum of 2 of 'night'")
     assert found.missing == {"night": 1}
-    assert [(r.row, r.reason) for r in found.rejected] == [
-        (2, "group 'day' has its 2 images"),
-        (3, "group 'day' has its 2 images"),
+    assert [(miss.row, miss.reason) for miss in found.near_misses] == [
+        (2, "rank 3 of pixel_adj_false, 5: group 'day' has its 2 picks"),
+        (3, "rank 4 of pixel_adj_false, 4: group 'day' has its 2 picks"),
     ]
     half = SelectionRules(budget=4, components=(HARDEST,), other_quota=GroupQuota(max_share=0.25))
-    found = selection(candidates, half)
+    found = selection(candidates, half, near_misses=1)
     assert found.rows.tolist() == [0, 4, 5]
-    assert found.rejected[0].reason == "group 'day' has its share 0.25 of the budget"
+    assert found.near_misses[0].reason.endswith(": group 'day' has its share 0.25 of the budget")
+
+
+def test_each_near_miss_has_the_rule_that_kept_it_out_also_behind_the_last_pick() -> None:
+    groups = np.array(["day", "night", "day", "fog"], object)
+    candidates = _candidates(list("abcd"), [0] * 4, groups=groups)
+    rules = SelectionRules(budget=2, components=(HARDEST,), other_quota=GroupQuota(max_count=1))
+    reasons = [miss.reason for miss in selection(candidates, rules, near_misses=9).near_misses]
+    assert reasons == [
+        "rank 3 of pixel_adj_false, 2: group 'day' has its 1 picks",
+        "rank 4 of pixel_adj_false, 1: the budget was spent before its turn",
+    ]
+    dear = _candidates(list("abc"), [0] * 3, costs=[3, 2, 2])
+    found = selection(dear, SelectionRules(budget=4, components=(HARDEST,)), near_misses=1)
+    assert found.near_misses[0].reason.endswith(": costs 2, of the budget 1 are left")
+
+
+def test_what_another_component_got_is_no_near_miss_and_places_decide_not_values() -> None:
+    images, component = ["a", "b", "c", "b", "d", "e"], [0, 0, 0, 1, 1, 1]
+    candidates = _candidates(images, component, values=[0.9, 0.8, 0.7, 50, 40, 30])
+    rules = SelectionRules(budget=2, components=(HARDEST, UNCERTAIN))
+    found = selection(candidates, rules, near_misses=3)
+    assert [images[row] for row in found.rows] == ["a", "b"]
+    assert [images[miss.row] for miss in found.near_misses] == ["d", "c", "e"]
+
+
+def test_extras_fill_the_minimum_of_their_group_and_nothing_else() -> None:
+    images = ["a", "b", "n1", "n2", "n3"]
+    candidates = _candidates(
+        images,
+        [0] * 5,
+        groups=np.array(["day", "day", "night", "night", "night"], object),
+        extra=np.array([False, False, True, True, True]),
+        barred=np.array([None, None, "labeled", None, None], object),
+    )
+    quotas = {"night": GroupQuota(min_count=1)}
+    found = selection(candidates, SelectionRules(budget=4, components=(HARDEST,), quotas=quotas), 9)
+    assert [images[row] for row in found.rows] == ["n2", "a", "b"]
+    assert found.reasons[0] == ("rank 1 in 'night' of pixel_adj_false, 2; for the minimum of 1 of 'night'")
+    assert found.missing == {}
+    assert [(images[miss.row], miss.reason) for miss in found.near_misses] == [("n1", "labeled")]
+
+
+@pytest.mark.parametrize(
+    ("n_of_part", "costs", "budget", "dry"),
+    [
+        ([49], 1.0, 50, (0,)),
+        ([50], 1.0, 50, ()),
+        ([50], 2.0, 50, ()),
+        ([24], 2.0, 50, (0,)),
+        ([24], 2.0, 49, ()),  # what is left buys none
+        ([24, 60], 1.0, 50, (0,)),  # the other got its share
+        ([25, 60], 1.0, 50, ()),
+        ([25, 20], 1.0, 50, (0, 1)),
+        ([60, 60], 1.0, 50, ()),
+        ([0, 60], 1.0, 50, (0,)),
+    ],
+)
+def test_a_component_is_dry_that_would_have_got_more(
+    n_of_part: list[int], costs: float, budget: float, dry: tuple[int, ...]
+) -> None:
+    component = [part for part, n in enumerate(n_of_part) for _ in range(n)]
+    candidates = _candidates([str(i) for i in range(len(component))], component)
+    candidates = replace(candidates, costs=np.full(len(component), costs))
+    parts = tuple(Component(name=f"c{i}", share=0.5, ranked_by="q") for i in range(len(n_of_part)))
+    assert selection(candidates, SelectionRules(budget=budget, components=parts)).dry_components == dry
+
+
+def test_a_dear_image_and_a_minimum_make_no_component_dry() -> None:
+    parts = tuple(Component(name=f"c{i}", share=0.5, ranked_by="q") for i in range(2))
+    candidates = _candidates(list("abcd"), [0, 1, 1, 1], costs=[9, 1, 1, 1])
+    found = selection(candidates, SelectionRules(budget=10, components=parts))
+    assert (len(found.rows), found.dry_components) == (2, ())
+    groups = np.array(["night"] * 8 + ["day"] * 4, object)
+    candidates = _candidates([str(i) for i in range(12)], [0] * 8 + [1] * 4, groups=groups)
+    rules = SelectionRules(budget=10, components=parts, quotas={"night": GroupQuota(min_count=8)})
+    found = selection(candidates, rules)
+    assert (found.component.tolist(), found.dry_components) == ([0] * 8 + [1] * 2, ())
+
+
+def test_groups_short_of_their_minimum_are_dry_where_more_candidates_would_help() -> None:
+    groups = np.array(["night", "fog", "fog", "day"], object)
+    candidates = _candidates(list("abcd"), [0] * 4, groups=groups)
+    quotas = {"night": GroupQuota(min_count=3), "fog": GroupQuota(min_count=3, max_share=0.25)}
+    found = selection(candidates, SelectionRules(budget=8, components=(HARDEST,), quotas=quotas))
+    assert found.missing == {"fog": 1, "night": 2}
+    assert found.dry_groups == ("night",)  # fog has its share
+    spent = selection(candidates, SelectionRules(budget=3, components=(HARDEST,), quotas=quotas))
+    assert spent.missing and spent.dry_groups == ("night",)
+    nothing_left = {"night": GroupQuota(min_count=3), "fog": GroupQuota(min_count=2)}
+    spent = selection(candidates, SelectionRules(budget=3, components=(HARDEST,), quotas=nothing_left))
+    assert (spent.missing, spent.dry_groups) == ({"night": 2}, ())
 
 
 @settings(derandomize=True, max_examples=250, deadline=None)
@@ -180,25 +274,21 @@ def test_equals_looking_at_everything_anew(seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)
     rules = _random_rules(rng)
     candidates = _random_candidates(rng, n, len(rules.components))
-    assert candidates.looks.hashes is not None
-    known = Looks(
-        image_ids=np.array(["old-0", "old-1"], object),
-        hashes=np.resize(np.append(candidates.looks.hashes[:1], np.uint64(5)), 2),
-        has_hash=np.array([True, bool(seed % 2)]),
-        features=np.array([[0.0, 0.0], [np.nan, np.nan]], np.float32),
-    )
-    found = selection(candidates, rules, known)
-    expected = _picked_slowly(candidates, rules, known)
+    found = selection(candidates, rules, near_misses=n)
+    expected = _picked_slowly(candidates, rules)
     fills = ["for the minimum" in reason for reason in found.reasons]
     assert list(zip(found.rows.tolist(), fills, strict=True)) == expected
     assert [len(found.reasons), len(found.component)] == [len(expected)] * 2
     assert candidates.costs[found.rows].sum() <= rules.budget
-    taken = found.rows.tolist()
-    for rejection in found.rejected:
-        assert not _breaks_no_rule(candidates, rules, known, taken, rejection.row)
-        mine = candidates.component[rejection.row]
-        assert rejection.row < max(row for row in taken if candidates.component[row] == mine)
-        assert candidates.looks.image_ids[rejection.row] not in candidates.looks.image_ids[taken]
+    taken, image_ids, extra = found.rows.tolist(), candidates.looks.image_ids, candidates.extra
+    assert extra is not None
+    missed = [miss.row for miss in found.near_misses]
+    assert not [row for row in missed if _breaks_no_rule(candidates, rules, taken, row)]
+    never = set(image_ids) - set(image_ids[taken])
+    assert set(image_ids[~extra]) & never <= set(image_ids[missed]) <= never
+    assert len(set(image_ids[missed])) == len(missed)
+    place = [int((candidates.component[:row] == candidates.component[row]).sum()) for row in missed]
+    assert place == sorted(place)
 
 
 @settings(derandomize=True, max_examples=100, deadline=None)
