@@ -89,7 +89,7 @@ class Reach:
     of_group: Mapping[str, int]
 
     def widened(self, factor: int, most: int) -> Reach:
-        """So many times as far, within a bound on all of them together."""
+        """So many times as far; at most so many of all, and as many of all groups together."""
         of_group_most = most // max(1, len(self.of_group))
         wider = {group: min(factor * count, of_group_most) for group, count in self.of_group.items()}
         return replace(self, best=min(factor * self.best, most), of_group=wider)
