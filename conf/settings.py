@@ -333,6 +333,9 @@ class AcquireSettings(Section):
     device: Literal["cpu", "cuda"] = Field(
         "cpu", description="where k-center compares features; cuda: on the GPU of each task, the same picks"
     )
+    k_center_rows: Positive = Field(
+        200_000, description="points and seeds a k-center task may hold (600 MB of 256 values each)"
+    )
     box_threshold: Probability = Field(
         0.05, description="boxes below are no candidates (t_d of the fine-grained boxes paper)"
     )

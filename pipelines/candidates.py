@@ -21,8 +21,6 @@ from pipelines.ranked_images import ranked_images
 from pipelines.run import Run
 from pipelines.temporal import TemporalRules, temporal_survivors
 
-# 256 values a feature: about 600 MB.
-MOST_ROWS_PER_TASK = 200_000
 # What `scored_pool` gives: what the selection reads, and no features.
 SCORED_COLUMNS = (
     "image_id",
@@ -202,14 +200,14 @@ def _spread(
     if not n:
         return pool.withColumn("merit", F.lit(0.0))
     if most > units:
-        room = max(1, MOST_ROWS_PER_TASK - seeds.count())
+        room = max(1, ranking.settings.k_center_rows - seeds.count())
         most = max(units, min(most, room // ceil(n / room)))
     picks = k_center(
         pool.select(key).join(part.features, key).select(F.col(key).alias("id"), "feature"),
         k=min(n, most),
         seeds=seeds,
         seed=ranking.seed,
-        max_rows_per_task=MOST_ROWS_PER_TASK,
+        max_rows_per_task=ranking.settings.k_center_rows,
         device=ranking.settings.device,
     )
     kept.callback(picks.rows.unpersist)

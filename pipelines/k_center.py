@@ -124,8 +124,8 @@ def group_count(n_points: int, k: int, n_seeds: int, max_rows_per_task: int) -> 
     if fewest > most:
         raise QuarryError(
             f"k-center: {k:,} picks of {n_points:,} points beside {n_seeds:,} seeds do not fit tasks of "
-            f"{max_rows_per_task:,} rows: allow {ceil(sqrt(n_points * k) + k) + n_seeds:,} rows a task or "
-            "pick fewer"
+            f"{max_rows_per_task:,} rows: allow {ceil(sqrt(n_points * k) + k) + n_seeds:,} rows a task "
+            "(acquire.k_center_rows) or pick fewer"
         )
     return min(max(round(sqrt(n_points / k)), fewest), most)
 
