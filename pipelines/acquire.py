@@ -25,7 +25,6 @@ from pipelines.candidate_search import picks_and_near_misses
 from pipelines.candidates import Ranking
 from pipelines.models import Model
 from pipelines.pool import box_pool, image_pool
-from pipelines.ranked_images import ranked_images
 from pipelines.run import Run
 from pipelines.tables import sql_literal
 from schemas.tables import ACQUISITION, MANIFESTS, NEAR_MISSES
@@ -131,8 +130,7 @@ def _require_scores(
         if score in (RANDOM, UNCERTAINTY):
             continue
         pool = pools[key]
-        known = ranked_images(ranking.run, ranking.model, score, ranking.method)
-        scored = pool.rows.join(known, "image_id", "left_semi")
+        scored = pool.rows.join(ranking.hardness(score), "image_id", "left_semi")
         budget = replace(pool.budget, amount=share * pool.budget.amount)
         n_scored = require_budget_within(scored, budget, f"images with {score!r}")
         if n_scored < pool.size:

@@ -8,7 +8,8 @@ from pyspark.sql import functions as F
 from pipelines.models import Model
 from pipelines.run import Run
 from pipelines.score_inputs import detections_of
-from schemas.tables import GROUND_TRUTH
+from schemas.tables import DETECTIONS, GROUND_TRUTH
+from udfs.views import ORIGINAL_VIEW
 
 SAME_OBJECT_IOU = 0.5
 # What a label says of a predicted box, the strongest first.
@@ -58,6 +59,24 @@ def _status() -> Column:
 
 def _overlaps(status: str) -> Column:
     return F.exists("truth", lambda box: (box["status"] == status) & same_object(box, F.col("d")))
+
+
+def boxes_of_picks(run: Run, picks: DataFrame) -> DataFrame:
+    """image_id and, as `d`, the detections that were picked, whichever model found them.
+
+    Args:
+        run: The run.
+        picks: Rows of `acquisition` of unit box.
+    """
+    wanted = picks.select("image_id", "detection_id").distinct()
+    seen = run.store.read(DETECTIONS).where(F.col("view") == ORIGINAL_VIEW)
+    seen = seen.join(wanted.select("image_id").distinct(), "image_id", "left_semi")
+    boxes = seen.select("image_id", F.explode("detections").alias("d"))
+    return (
+        boxes.withColumn("detection_id", F.col("d.detection_id"))
+        .join(wanted, ["image_id", "detection_id"], "left_semi")
+        .select("image_id", "d")
+    )
 
 
 def same_object(a: Column, b: Column) -> Column:

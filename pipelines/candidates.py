@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from math import ceil
 
@@ -55,6 +55,13 @@ class Ranking:
     seed: int
     cycle_id: str
     settings: AcquireSettings
+    _hardness: dict[str, DataFrame] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def hardness(self, score: str) -> DataFrame:
+        """Rows of `hardness` that rank by a score: see `ranked_images`, whose checks run once a score."""
+        if score not in self._hardness:
+            self._hardness[score] = ranked_images(self.run, self.model, score, self.method)
+        return self._hardness[score]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +122,9 @@ def scored_pool(pool: DataFrame, strategy: Strategy, ranking: Ranking) -> DataFr
     elif strategy.score == UNCERTAINTY:
         rows = rows.withColumn("score", F.col("uncertainty"))
     else:
-        hardness = ranked_images(ranking.run, ranking.model, strategy.score, ranking.method)
-        rows = rows.join(hardness.select("image_id", F.col("hardness").alias("score")), "image_id")
+        rows = rows.join(
+            ranking.hardness(strategy.score).select("image_id", F.col("hardness").alias("score")), "image_id"
+        )
     if strategy.spec.temporal is None:
         rows = rows.withColumn("blocked_by_rule", F.lit(None).cast("string"))
     else:

@@ -23,6 +23,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from conf.errors import QuarryError
+from pipelines.feature_check import feature_width, presence
 from pipelines.gpu import task_gpu
 from udfs.devices import worker_device
 from udfs.k_center_groups import PICKS_SCHEMA, RADIUS_SCHEMA, group_picks, group_radius
@@ -139,19 +140,10 @@ def _usable_counts(points: DataFrame, seeds: DataFrame) -> tuple[int, int]:
 
 def _usable(rows: DataFrame, what: str) -> tuple[int, int | None]:
     """How many rows, and their number of values: one row comes to the driver."""
-    size = F.coalesce(F.size("feature"), F.lit(0))
-    without = F.when(size < 1, F.col("id"))
-    found = rows.agg(
-        F.count("*").alias("n"),
-        F.count(without).alias("n_without"),
-        F.min(without).alias("without"),
-        F.min(size).alias("least"),
-        F.max(size).alias("most"),
-    ).first()
-    assert found is not None
-    if found.n_without:
+    found = presence(rows, "id", missing=feature_width() < 1, width=feature_width())
+    if found.n_missing:
         raise QuarryError(
-            f"k-center: {found.n_without:,} of {found.n:,} {what} have no feature (such as {found.without}): "
+            f"k-center: {found.n_missing:,} of {found.n:,} {what} have no feature (such as {found.example}): "
             "run `quarry detect --set detector.keep_features=true` for boxes, "
             "`quarry detect --set detector.keep_image_feature=true` for images"
         )

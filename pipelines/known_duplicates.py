@@ -13,6 +13,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from conf.acquisition_spec import NearDuplicateSpec
 from conf.errors import QuarryError
+from pipelines.feature_check import feature_width, presence
 from udfs.near_duplicates import NearDuplicateRule
 from udfs.selection_rows import LIKENESS_SCHEMA, likeness_rows
 
@@ -59,21 +60,13 @@ def require_looks(pool: DataFrame, spec: NearDuplicateSpec, strategy: str) -> in
         QuarryError: Pictures without what the rule compares, or features of several widths.
     """
     column = compared_by(spec)
-    missing = F.when(_is_missing(column), F.col("image_id"))
-    width = F.size("feature") if column == "feature" else F.lit(0)
-    found = pool.agg(
-        F.count("*").alias("n"),
-        F.count(missing).alias("n_missing"),
-        F.min(missing).alias("image_id"),
-        F.min(width).alias("least"),
-        F.max(width).alias("most"),
-    ).first()
-    assert found is not None
+    width = feature_width() if column == "feature" else F.lit(0)
+    found = presence(pool, "image_id", missing=_is_missing(column), width=width)
     if found.n_missing:
         what, remedy = _REMEDY[column]
         raise QuarryError(
             f"strategy {strategy}: near_duplicates compares the {what} of pictures, but "
-            f"{found.n_missing:,} of {found.n:,} have none (such as {found.image_id}): {remedy}"
+            f"{found.n_missing:,} of {found.n:,} have none (such as {found.example}): {remedy}"
         )
     if found.least != found.most:
         raise QuarryError(
@@ -130,5 +123,5 @@ def _in_blocks(rows: DataFrame, own: str, n_own: int, other: str, n_other: int) 
 
 def _is_missing(column: str) -> Column:
     if column == "feature":
-        return F.coalesce(F.size("feature"), F.lit(0)) < 1
+        return feature_width() < 1
     return F.col("image_hash").isNull()

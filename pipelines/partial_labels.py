@@ -5,11 +5,10 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.box_dataset import BACKGROUND, same_object
+from pipelines.box_dataset import BACKGROUND, boxes_of_picks, same_object
 from pipelines.run import Run
 from pipelines.tables import sql_literal
-from schemas.tables import ACQUISITION, DETECTIONS, GROUND_TRUTH, TRUTH_BOX_DDL
-from udfs.views import ORIGINAL_VIEW
+from schemas.tables import ACQUISITION, GROUND_TRUTH, TRUTH_BOX_DDL
 
 QUERY_SOURCE = "query"
 
@@ -54,12 +53,8 @@ def _queried_boxes(run: Run, cycle_id: str) -> DataFrame:
     """image_id and, as `queried`, the picked boxes of images that were not picked whole, as background."""
     picks = run.store.read(ACQUISITION).where(f"cycle_id = {sql_literal(cycle_id)}")
     whole = picks.where("unit = 'image'").select("image_id")
-    boxes = picks.where("unit = 'box'").select("image_id", "detection_id").distinct()
-    boxes = boxes.join(whole, "image_id", "left_anti")
-    seen = run.store.read(DETECTIONS).where(F.col("view") == ORIGINAL_VIEW)
-    seen = seen.join(boxes.select("image_id").distinct(), "image_id", "left_semi")
-    found = seen.select("image_id", F.explode("detections").alias("d")).select("image_id", "d.*")
-    picked = found.join(boxes, ["image_id", "detection_id"])
+    boxes = picks.where("unit = 'box'").join(whole, "image_id", "left_anti")
+    picked = boxes_of_picks(run, boxes).select("image_id", "d.*")
     verdict = F.struct(
         *("label", "label_name", "x1", "y1", "x2", "y2"),
         F.lit(False).alias("iscrowd"),

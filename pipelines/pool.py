@@ -9,13 +9,12 @@ from pyspark.sql import functions as F
 
 from conf.acquisition_spec import PARTITION
 from conf.settings import AcquireSettings
-from pipelines.box_dataset import box_dataset
+from pipelines.box_dataset import box_dataset, boxes_of_picks
 from pipelines.models import Model
 from pipelines.run import Run
 from pipelines.score_inputs import detections_of
 from pipelines.tables import sql_literal
-from schemas.tables import ACQUISITION, DETECTIONS, GROUND_TRUTH, IMAGES, QUARANTINE
-from udfs.views import ORIGINAL_VIEW
+from schemas.tables import ACQUISITION, GROUND_TRUTH, IMAGES, QUARANTINE
 
 CLASS = "class"
 NO_GROUP = "(none)"
@@ -88,8 +87,7 @@ def box_pool(run: Run, cycle_id: str, model: Model, settings: AcquireSettings, b
         F.col("label_name").alias("class_name"),
     )
     rows = rows.transform(_with_places, run, by).select(*POOL_COLUMNS)
-    rows = rows.transform(_without_images, excluded_images(run, cycle_id, model, settings, unit="box"))
-    return rows
+    return rows.transform(_without_images, excluded_images(run, cycle_id, model, settings, unit="box"))
 
 
 def excluded_images(
@@ -160,16 +158,8 @@ def _picked_elsewhere(run: Run, cycle_id: str) -> DataFrame:
 
 def _boxes_elsewhere(run: Run, cycle_id: str) -> DataFrame:
     """image_id and, as `boxes`, what other cycles picked there, whichever model found it."""
-    picked = (
-        _picked_elsewhere(run, cycle_id).where("unit = 'box'").select("image_id", "detection_id").distinct()
-    )
-    seen = run.store.read(DETECTIONS).where(F.col("view") == ORIGINAL_VIEW)
-    boxes = seen.join(picked.select("image_id").distinct(), "image_id", "left_semi").select(
-        "image_id", F.explode("detections").alias("d")
-    )
-    boxes = boxes.select("image_id", "d.detection_id", "d.x1", "d.y1", "d.x2", "d.y2")
-    corners = F.struct("x1", "y1", "x2", "y2")
-    found = boxes.join(picked, ["image_id", "detection_id"])
+    found = boxes_of_picks(run, _picked_elsewhere(run, cycle_id).where("unit = 'box'"))
+    corners = F.struct("d.x1", "d.y1", "d.x2", "d.y2")
     return found.groupBy("image_id").agg(F.collect_list(corners).alias("boxes"))
 
 

@@ -14,9 +14,6 @@ from udfs.boxes import BoolArray
 from udfs.center_screen import CenterScreen
 from udfs.image_hash import hamming_bits
 
-# Measured on simulated street video of 5 Hz: 42 % of neighbouring frames differ in at most 4 bits, and no two
-# of 194,695 pairs of frames of different videos in less than 7. Chance likeness grows with the images taken.
-DEFAULT_MAX_HAMMING_BITS = 4
 UIntArray = NDArray[np.uint64]
 FeatureArray = NDArray[np.float32]
 # Known pictures compared at once with all images: the products stay small.
