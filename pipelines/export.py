@@ -15,9 +15,9 @@ from pipelines.models import Model
 from pipelines.run import Run
 from pipelines.tables import spark_schema, utc_timestamp
 from schemas.tables import ACQUISITION, DETECTIONS, IMAGES, MANIFESTS
-from udfs.coco_format import write_coco
-from udfs.label_studio_format import labeling_config, write_label_studio
-from udfs.manifest import ManifestBox, ManifestCounts, ManifestImage
+from udfs.formats.coco import write_coco
+from udfs.formats.label_studio import labeling_config, write_label_studio
+from udfs.formats.task import LabelingTask, ManifestCounts, TaskBox
 from udfs.published_file import file_sha256, published
 from udfs.views import ORIGINAL_VIEW
 
@@ -101,7 +101,7 @@ def with_boxes(acquired: DataFrame, run: Run, model_id: str, threshold: float) -
 def _write(
     vendor: str,
     stream: IO[str],
-    images: Callable[[], Iterator[ManifestImage]],
+    images: Callable[[], Iterator[LabelingTask]],
     classes: Sequence[str],
     model: str,
 ) -> ManifestCounts:
@@ -110,10 +110,10 @@ def _write(
     return write_label_studio(stream, images(), classes, model_version=model)
 
 
-def _manifest_images(chosen: DataFrame, uri_prefix: str | None) -> Iterator[ManifestImage]:
+def _manifest_images(chosen: DataFrame, uri_prefix: str | None) -> Iterator[LabelingTask]:
     # The budget bounds the rows; they stream through the driver one partition at a time.
     for row in chosen.toLocalIterator():
-        yield ManifestImage(
+        yield LabelingTask(
             image_id=row.image_id,
             uri=_sent_uri(row.uri, row.path, uri_prefix),
             file_name=row.path,
@@ -126,8 +126,8 @@ def _manifest_images(chosen: DataFrame, uri_prefix: str | None) -> Iterator[Mani
         )
 
 
-def _manifest_box(box: Row) -> ManifestBox:
-    return ManifestBox(
+def _manifest_box(box: Row) -> TaskBox:
+    return TaskBox(
         detection_id=box.detection_id,
         label_name=box.label_name,
         score=box.score,

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from conf.errors import QuarryError
 from udfs.boxes import FloatArray, IntArray
-from udfs.coco_format import category_names, split_images
+from udfs.formats.coco import category_names, split_images
 from udfs.image_files import ImageFault, read_bytes
 from udfs.imported_detections import (
     BOX,

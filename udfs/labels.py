@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from conf.errors import QuarryError
 from conf.label_map import LabelMap
-from udfs.coco_format import category_names, coco_truths
+from udfs.formats.coco import category_names, coco_truths
+from udfs.formats.returned import RejectedItem, ReturnedImage
 from udfs.image_files import ImageFault, read_bytes
-from udfs.manifest import RejectedItem, TruthImage
 
 TRUTH_BOX_TYPE = pa.struct(
     [
@@ -100,7 +100,7 @@ def json_document(uri: str, what: str) -> dict[str, Any]:
 
 def _items(
     uri: str, label_map: LabelMap | None
-) -> tuple[Iterator[TruthImage | RejectedItem], dict[str, str | None]]:
+) -> tuple[Iterator[ReturnedImage | RejectedItem], dict[str, str | None]]:
     """What a file holds, and what each of its classes is called here; None drops its boxes."""
     document = json_document(uri, "label file")
     try:
@@ -113,7 +113,7 @@ def _items(
 
 
 def _truth(
-    image: TruthImage, uri: str, label_ids: dict[str, int], targets: dict[str, str | None]
+    image: ReturnedImage, uri: str, label_ids: dict[str, int], targets: dict[str, str | None]
 ) -> dict[str, Any]:
     boxes = []
     for box in image.boxes:

@@ -14,14 +14,21 @@ import pytest
 from pycocotools.coco import COCO
 
 from conf.errors import QuarryError
-from udfs.coco_format import coco_truths, write_coco
-from udfs.manifest import ManifestBox, ManifestImage, RejectedItem, TruthImage
+from udfs.formats.coco import coco_truths, write_coco
+from udfs.formats.returned import RejectedItem, ReturnedImage
+from udfs.formats.task import LabelingTask, Manifest, TaskBox
 
 CLASSES = ["car", 'say "hi"', "Fußgänger 行人"]
 NAMES = ["a/b/c/1.jpg", "a/b/d/1.jpg", "with space & 'quote\".jpg", "日本/ö.png", "back\\slash.jpg"]
 
 
-def _images(seed: int = 5) -> list[ManifestImage]:
+def _manifest(classes: list[str]) -> Manifest:
+    return Manifest(
+        name="c", classes=tuple(classes), model_version="m", n_tasks=1, created="2026-01-01T00:00:00Z"
+    )
+
+
+def _images(seed: int = 5) -> list[LabelingTask]:
     rng = np.random.default_rng(seed)
     images = []
     for rank, name in enumerate(NAMES, start=1):
@@ -31,7 +38,7 @@ def _images(seed: int = 5) -> list[ManifestImage]:
             x1, y1 = rng.uniform(0, width - 10), rng.uniform(0, height - 10)
             x2, y2 = (width, height) if k == 0 else (rng.uniform(x1 + 1, width), rng.uniform(y1 + 1, height))
             boxes.append(
-                ManifestBox(
+                TaskBox(
                     detection_id=f"{rank}-{k}",
                     label_name=CLASSES[k % 3],
                     score=0.5,
@@ -42,7 +49,8 @@ def _images(seed: int = 5) -> list[ManifestImage]:
                 )
             )
         images.append(
-            ManifestImage(
+            LabelingTask(
+                task_id=f"id-{rank}",
                 image_id=f"id-{rank}",
                 uri=f"s3://bucket/{name}",
                 file_name=name,
@@ -57,8 +65,9 @@ def _images(seed: int = 5) -> list[ManifestImage]:
     return images
 
 
-def _one(*boxes: ManifestBox, file_name: str = "dir/a.jpg") -> ManifestImage:
-    return ManifestImage(
+def _one(*boxes: TaskBox, file_name: str = "dir/a.jpg") -> LabelingTask:
+    return LabelingTask(
+        task_id="i",
         image_id="i",
         uri="/a",
         file_name=file_name,
@@ -71,13 +80,13 @@ def _one(*boxes: ManifestBox, file_name: str = "dir/a.jpg") -> ManifestImage:
     )
 
 
-def _box(x1: float, y1: float, x2: float, y2: float, label: str = "car") -> ManifestBox:
-    return ManifestBox(detection_id="d", label_name=label, score=0.62, x1=x1, y1=y1, x2=x2, y2=y2)
+def _box(x1: float, y1: float, x2: float, y2: float, label: str = "car") -> TaskBox:
+    return TaskBox(detection_id="d", label_name=label, score=0.62, x1=x1, y1=y1, x2=x2, y2=y2)
 
 
-def _written(images: list[ManifestImage], classes: list[str]) -> dict[str, Any]:
+def _written(images: list[LabelingTask], classes: list[str]) -> dict[str, Any]:
     stream = io.StringIO()
-    write_coco(stream, iter(images), classes)
+    write_coco(stream, iter(images), _manifest(classes))
     document: dict[str, Any] = json.loads(stream.getvalue())
     return document
 
@@ -98,7 +107,7 @@ def test_boxes_come_back_within_half_a_pixel() -> None:
     truths = list(coco_truths(_written(images, CLASSES)))
     assert len(truths) == len(images)
     for image, truth in zip(images, truths, strict=True):
-        assert isinstance(truth, TruthImage)
+        assert isinstance(truth, ReturnedImage)
         assert (truth.file_name, truth.quarry_image_id) == (image.file_name, image.image_id)
         assert (truth.width, truth.height) == (image.width, image.height)
         for sent, back in zip(image.boxes, truth.boxes, strict=True):
@@ -110,7 +119,7 @@ def test_boxes_come_back_within_half_a_pixel() -> None:
 def test_pycocotools_loads_the_manifest(tmp_path: Path) -> None:
     path = tmp_path / "coco.json"
     with path.open("w", encoding="utf-8") as stream:
-        counts = write_coco(stream, _images(), CLASSES)
+        counts = write_coco(stream, _images(), _manifest(CLASSES))
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(str(path))
     assert [image["file_name"] for image in coco.loadImgs(coco.getImgIds())] == NAMES
@@ -122,8 +131,8 @@ def test_pycocotools_loads_the_manifest(tmp_path: Path) -> None:
 def test_empty_boxes_are_dropped_and_counted_and_others_cut() -> None:
     stream = io.StringIO()
     image = _one(_box(-5, -5, 10, 10), _box(640, 0, 700, 10), _box(3, 3, 3, 8))
-    counts = write_coco(stream, [image], ["car"])
-    assert (counts.n_images, counts.n_boxes, counts.n_dropped_boxes) == (1, 1, 2)
+    counts = write_coco(stream, [image], _manifest(["car"]))
+    assert (counts.n_tasks, counts.n_boxes, counts.n_dropped_boxes) == (1, 1, 2)
     assert json.loads(stream.getvalue())["annotations"][0]["bbox"] == [0, 0, 10, 10]
 
 
@@ -135,12 +144,12 @@ def test_images_stream_one_by_one() -> None:
     stream = io.StringIO()
     sizes: list[int] = []
 
-    def source() -> Iterator[ManifestImage]:
+    def source() -> Iterator[LabelingTask]:
         for number in range(20):
             sizes.append(len(stream.getvalue()))
             yield _one(_box(1, 1, 5, 5), file_name=f"{number}.jpg")
 
-    write_coco(stream, source(), ["car"])
+    write_coco(stream, source(), _manifest(["car"]))
     assert all(later > earlier for earlier, later in pairwise(sizes[1:]))
 
 
@@ -152,9 +161,9 @@ def test_images_stream_one_by_one() -> None:
         ([_one(_box(0, 0, math.nan, 5))], "finite"),
     ],
 )
-def test_what_importers_would_mix_up_is_refused(images: list[ManifestImage], message: str) -> None:
+def test_what_importers_would_mix_up_is_refused(images: list[LabelingTask], message: str) -> None:
     with pytest.raises(QuarryError, match=message):
-        write_coco(io.StringIO(), images, ["car"])
+        write_coco(io.StringIO(), images, _manifest(["car"]))
 
 
 def _document(**changes: Any) -> dict[str, Any]:
@@ -169,7 +178,7 @@ def _document(**changes: Any) -> dict[str, Any]:
 
 def test_category_gaps_and_crowds_are_read() -> None:
     (truth,) = coco_truths(_document())
-    assert isinstance(truth, TruthImage)
+    assert isinstance(truth, ReturnedImage)
     (box,) = truth.boxes
     assert (box.label_name, box.iscrowd, box.x1, box.y1, box.x2, box.y2) == (
         "toothbrush",
@@ -203,7 +212,7 @@ def test_category_gaps_and_crowds_are_read() -> None:
 def test_a_faulty_annotation_is_rejected_and_its_image_kept(changes: dict[str, Any], reason: str) -> None:
     items = list(coco_truths(_document(**changes)))
     (rejected,) = [item for item in items if isinstance(item, RejectedItem)]
-    (truth,) = [item for item in items if isinstance(item, TruthImage)]
+    (truth,) = [item for item in items if isinstance(item, ReturnedImage)]
     assert reason in rejected.reason
     assert (rejected.kind, rejected.item_id) == ("annotation", "1")
     assert truth.boxes == ()
@@ -211,7 +220,7 @@ def test_a_faulty_annotation_is_rejected_and_its_image_kept(changes: dict[str, A
 
 def test_a_box_over_the_border_stays_as_it_was_drawn() -> None:
     (truth,) = coco_truths(_document(bbox=[-10.5, -10, 500, 500]))
-    assert isinstance(truth, TruthImage)
+    assert isinstance(truth, ReturnedImage)
     (box,) = truth.boxes
     assert (box.x1, box.y1, box.x2, box.y2) == (-10.5, -10, 489.5, 490)
 
@@ -220,7 +229,7 @@ def test_true_is_no_id() -> None:
     document = _document(image_id=True)
     document["images"][0]["id"] = 1
     items = list(coco_truths(document))
-    assert [item.boxes for item in items if isinstance(item, TruthImage)] == [()]
+    assert [item.boxes for item in items if isinstance(item, ReturnedImage)] == [()]
     (rejected,) = [item for item in items if isinstance(item, RejectedItem)]
     assert rejected.reason == "image_id True: no image has this id"
     document["categories"][0]["id"] = True

@@ -5,11 +5,12 @@ import math
 import pytest
 
 from conf.errors import QuarryError
-from udfs.manifest import ManifestBox, ManifestImage, UniqueNames, class_indices, clipped_box
+from udfs.formats.task import LabelingTask, TaskBox, UniqueNames, class_indices, clipped_box
 
 
-def _image(width: int = 640, height: int = 480) -> ManifestImage:
-    return ManifestImage(
+def _image(width: int = 640, height: int = 480) -> LabelingTask:
+    return LabelingTask(
+        task_id="i",
         image_id="i",
         uri="/i.jpg",
         file_name="i.jpg",
@@ -21,8 +22,8 @@ def _image(width: int = 640, height: int = 480) -> ManifestImage:
     )
 
 
-def _box(x1: float, y1: float, x2: float, y2: float) -> ManifestBox:
-    return ManifestBox(detection_id="d", label_name="car", score=0.5, x1=x1, y1=y1, x2=x2, y2=y2)
+def _box(x1: float, y1: float, x2: float, y2: float) -> TaskBox:
+    return TaskBox(detection_id="d", label_name="car", score=0.5, x1=x1, y1=y1, x2=x2, y2=y2)
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import colorsys
-import json
 import re
 from collections.abc import Iterable, Sequence
 from typing import IO, Any
 from xml.sax.saxutils import quoteattr
 
 from conf.errors import QuarryError
-from udfs.manifest import (
-    ManifestBox,
+from udfs.formats.json_values import compact_json
+from udfs.formats.task import (
+    LabelingTask,
+    Manifest,
     ManifestCounts,
-    ManifestImage,
+    TaskBox,
     UniqueNames,
-    check_image,
+    check_task,
     class_index,
     class_indices,
     clipped_box,
@@ -25,9 +26,7 @@ _GOLDEN_ANGLE_TURNS = 0.381966
 _NOT_XML_1_0 = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def write_label_studio(
-    stream: IO[str], images: Iterable[ManifestImage], classes: Sequence[str], *, model_version: str
-) -> ManifestCounts:
+def write_label_studio(stream: IO[str], tasks: Iterable[LabelingTask], manifest: Manifest) -> ManifestCounts:
     """Write a JSON array of Label Studio tasks, one an image, and count what went in.
 
     All boxes of an image are in ONE prediction, as the tool shows one prediction at a time. Sizes are
@@ -37,40 +36,39 @@ def write_label_studio(
 
     Args:
         stream: Where the JSON goes, opened for text; the text is pure ASCII.
-        images: Any iterator; one image is held at a time.
-        classes: Class names of the project's labeling interface.
-        model_version: What Label Studio shows as the model; the predictions of a cycle share it.
+        tasks: Any iterator; one task is held at a time.
+        manifest: Gives the classes of the labeling interface and what Label Studio shows as the model.
 
     Returns:
-        Images and boxes written, and boxes dropped because nothing of them lies inside their image.
+        Tasks and boxes written, and boxes dropped because nothing of them lies inside their image.
 
     Raises:
-        QuarryError: A label outside `classes`, an image or a box given twice, a NaN or infinite number.
+        QuarryError: A label outside the classes, an image or a box given twice, a NaN or infinite number.
     """
-    indices = class_indices(classes)
-    ids = UniqueNames("image id")
-    n_images = n_boxes = n_dropped = 0
+    indices = class_indices(manifest.classes)
+    ids = UniqueNames("task id")
+    n_tasks = n_boxes = n_dropped = 0
     stream.write("[")
-    for n_images, image in enumerate(images, start=1):
-        check_image(image)
-        ids.add(image.image_id, image.image_id)
+    for n_tasks, task in enumerate(tasks, start=1):
+        check_task(task)
+        ids.add(task.task_id, task.image_id)
         regions: list[dict[str, Any]] = []
-        for box in image.boxes:
-            class_index(indices, box, image)
-            region = _region(box, image)
+        for box in task.boxes:
+            class_index(indices, box, task)
+            region = _region(box, task)
             if region is not None:
                 regions.append(region)
         if len({region["id"] for region in regions}) != len(regions):
             raise QuarryError(
-                f"image {image.image_id!r}: two boxes share a detection_id; expected distinct ones, "
+                f"image {task.image_id!r}: two boxes share a detection_id; expected distinct ones, "
                 "Label Studio would show one of them"
             )
         n_boxes += len(regions)
-        n_dropped += len(image.boxes) - len(regions)
-        stream.write(",\n" if n_images > 1 else "\n")
-        stream.write(json.dumps(_task(image, regions, model_version), allow_nan=False, separators=(",", ":")))
+        n_dropped += len(task.boxes) - len(regions)
+        stream.write(",\n" if n_tasks > 1 else "\n")
+        stream.write(compact_json(_task(task, regions, manifest.model_version)))
     stream.write("\n]\n")
-    return ManifestCounts(n_images=n_images, n_boxes=n_boxes, n_dropped_boxes=n_dropped)
+    return ManifestCounts(n_tasks=n_tasks, n_boxes=n_boxes, n_dropped_boxes=n_dropped)
 
 
 def labeling_config(classes: Sequence[str]) -> str:
@@ -101,14 +99,15 @@ def labeling_config(classes: Sequence[str]) -> str:
     )
 
 
-def _task(image: ManifestImage, regions: list[dict[str, Any]], model_version: str) -> dict[str, Any]:
+def _task(task: LabelingTask, regions: list[dict[str, Any]], model_version: str) -> dict[str, Any]:
     data = {
-        "image": image.uri,
-        "image_id": image.image_id,
-        "file_name": image.file_name,
-        "rank": image.rank,
-        "strategy": image.strategy,
-        "query_score": image.score,
+        "image": task.uri,
+        "task_id": task.task_id,
+        "image_id": task.image_id,
+        "file_name": task.file_name,
+        "rank": task.rank,
+        "strategy": task.strategy,
+        "query_score": task.score,
     }
     if not regions:
         return {"data": data, "predictions": []}
@@ -117,8 +116,8 @@ def _task(image: ManifestImage, regions: list[dict[str, Any]], model_version: st
     return {"data": data, "predictions": [prediction]}
 
 
-def _region(box: ManifestBox, image: ManifestImage) -> dict[str, Any] | None:
-    corners = clipped_box(box, image)
+def _region(box: TaskBox, task: LabelingTask) -> dict[str, Any] | None:
+    corners = clipped_box(box, task)
     if corners is None:
         return None
     x1, y1, x2, y2 = corners
@@ -127,15 +126,15 @@ def _region(box: ManifestBox, image: ManifestImage) -> dict[str, Any] | None:
         "type": "rectanglelabels",
         "from_name": "label",
         "to_name": "image",
-        "original_width": image.width,
-        "original_height": image.height,
+        "original_width": task.width,
+        "original_height": task.height,
         "image_rotation": 0,
         "score": box.score,
         "value": {
-            "x": round(100.0 * x1 / image.width, 6),
-            "y": round(100.0 * y1 / image.height, 6),
-            "width": round(100.0 * (x2 - x1) / image.width, 6),
-            "height": round(100.0 * (y2 - y1) / image.height, 6),
+            "x": round(100.0 * x1 / task.width, 6),
+            "y": round(100.0 * y1 / task.height, 6),
+            "width": round(100.0 * (x2 - x1) / task.width, 6),
+            "height": round(100.0 * (y2 - y1) / task.height, 6),
             "rotation": 0,
             "rectanglelabels": [box.label_name],
         },

@@ -9,18 +9,22 @@ import numpy as np
 import pytest
 
 from conf.errors import QuarryError
-from udfs.label_studio_format import labeling_config, write_label_studio
-from udfs.manifest import ManifestBox, ManifestImage
+from udfs.formats.label_studio import labeling_config, write_label_studio
+from udfs.formats.task import LabelingTask, Manifest, TaskBox
 
 CLASSES = ["car", 'a "b" & <c>', "日本"]
+MANIFEST = Manifest(
+    name="c", classes=tuple(CLASSES), model_version="m1", n_tasks=1, created="2026-01-01T00:00:00Z"
+)
 
 
-def _box(x1: float, y1: float, x2: float, y2: float, key: str = "d", label: str = "car") -> ManifestBox:
-    return ManifestBox(detection_id=key, label_name=label, score=0.62, x1=x1, y1=y1, x2=x2, y2=y2)
+def _box(x1: float, y1: float, x2: float, y2: float, key: str = "d", label: str = "car") -> TaskBox:
+    return TaskBox(detection_id=key, label_name=label, score=0.62, x1=x1, y1=y1, x2=x2, y2=y2)
 
 
-def _image(*boxes: ManifestBox, image_id: str = "i", width: int = 640, height: int = 480) -> ManifestImage:
-    return ManifestImage(
+def _image(*boxes: TaskBox, image_id: str = "i", width: int = 640, height: int = 480) -> LabelingTask:
+    return LabelingTask(
+        task_id=image_id,
         image_id=image_id,
         uri="s3://b/ä dir/a 'b\".jpg",
         file_name="ä dir/a 'b\".jpg",
@@ -33,9 +37,9 @@ def _image(*boxes: ManifestBox, image_id: str = "i", width: int = 640, height: i
     )
 
 
-def _tasks(images: list[ManifestImage]) -> list[dict[str, Any]]:
+def _tasks(images: list[LabelingTask]) -> list[dict[str, Any]]:
     stream = io.StringIO()
-    write_label_studio(stream, iter(images), CLASSES, model_version="m1")
+    write_label_studio(stream, iter(images), MANIFEST)
     tasks: list[dict[str, Any]] = json.loads(stream.getvalue())
     return tasks
 
@@ -79,10 +83,9 @@ def test_all_boxes_are_in_one_prediction_and_no_box_gives_none() -> None:
 
 
 def test_boxes_outside_are_dropped_and_counted() -> None:
-    counts = write_label_studio(
-        io.StringIO(), [_image(_box(-9, 0, 0, 9, "a"), _box(-9, 0, 5, 9, "b"))], CLASSES, model_version="m"
-    )
-    assert (counts.n_images, counts.n_boxes, counts.n_dropped_boxes) == (1, 1, 1)
+    image = _image(_box(-9, 0, 0, 9, "a"), _box(-9, 0, 5, 9, "b"))
+    counts = write_label_studio(io.StringIO(), [image], MANIFEST)
+    assert (counts.n_tasks, counts.n_boxes, counts.n_dropped_boxes) == (1, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +96,7 @@ def test_boxes_outside_are_dropped_and_counted() -> None:
         ([_image(_box(0, 0, 9, 9, label="bus"))], "'bus' is not a class"),
     ],
 )
-def test_what_the_tool_would_refuse_or_hide_is_refused(images: list[ManifestImage], message: str) -> None:
+def test_what_the_tool_would_refuse_or_hide_is_refused(images: list[LabelingTask], message: str) -> None:
     with pytest.raises(QuarryError, match=message):
         _tasks(images)
 

@@ -1,0 +1,1 @@
+"""Formats of labeling tools: one module each, written from `task` and read into `returned`."""
