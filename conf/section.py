@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
@@ -25,3 +28,19 @@ def require_names(names: Iterable[str]) -> None:
     for name in names:
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r}: expected up to 64 letters, digits and _, not starting with a digit")
+
+
+def location(uri: str) -> str:
+    """A path as every process sees it: relative ones count from here; URIs stay as they are.
+
+    Raises:
+        ValueError: It is empty, as an unset shell variable is.
+    """
+    if not uri.strip():
+        raise ValueError("expected a path or URI, got an empty one")
+    return uri if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", uri) else os.path.abspath(Path(uri).expanduser())
+
+
+Location = Annotated[str, AfterValidator(location)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Positive = Annotated[int, Field(ge=1)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -16,13 +15,12 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
 from conf.acquisition_spec import PriceList, StrategySpec
+from conf.export_settings import ExportSettings
 from conf.onnx_spec import OnnxSpec
 from conf.plugin import MODULE_FUNCTION
 from conf.query_spec import QuerySpec
-from conf.section import Section, require_names
+from conf.section import Location, Positive, Probability, Section, location, require_names
 
-Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
-Positive = Annotated[int, Field(ge=1)]
 Name = TypeVar("Name", bound=str)
 
 
@@ -56,22 +54,10 @@ BUILT_IN_QUERIES = tuple(
 )
 
 
-def location(uri: str) -> str:
-    """A path as every process sees it: relative ones count from here; URIs stay as they are.
-
-    Raises:
-        ValueError: It is empty, as an unset shell variable is.
-    """
-    if not uri.strip():
-        raise ValueError("expected a path or URI, got an empty one")
-    return uri if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", uri) else os.path.abspath(Path(uri).expanduser())
-
-
 def _weights_location(name_or_uri: str) -> str:
     return location(name_or_uri) if Path(name_or_uri).is_file() else name_or_uri
 
 
-Location = Annotated[str, AfterValidator(location)]
 WeightsLocation = Annotated[str, AfterValidator(_weights_location)]
 
 
@@ -356,17 +342,6 @@ class AcquireSettings(Section):
         if self.budget_in == "money" and self.prices.money_per_hour is None:
             raise ValueError("a budget in money needs acquire.prices.money_per_hour")
         return self
-
-
-class ExportSettings(Section):
-    """What labeling tools receive."""
-
-    formats: tuple[Literal["coco", "label_studio"], ...] = Field(
-        ("coco", "label_studio"), description="manifest formats"
-    )
-    folder: Location | None = Field(None, description="where manifests go; none: <root>/exports")
-    pre_annotate_above: Probability = Field(0.5, description="send detections at or above as pre-annotations")
-    uri_prefix: str | None = Field(None, description="replace the lake's root by this prefix in image URIs")
 
 
 class ReportSettings(Section):

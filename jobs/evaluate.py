@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from conf.errors import QuarryError
-from conf.settings import Settings, location
+from conf.section import location
+from conf.settings import Settings
 from jobs.command import Job, add_cycle_flag, add_model_flag, add_query_flags, query_overrides
 from jobs.tables_shown import show_evaluation
 from pipelines.cycle import require_cycle_name

@@ -6,7 +6,8 @@ import argparse
 import sys
 
 from conf.label_map import load_label_map
-from conf.settings import Settings, location
+from conf.section import location
+from conf.settings import Settings
 from jobs.command import Job
 from pipelines.import_detections import ImportRequest, import_detections
 from pipelines.run import Run

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from conf.settings import Settings, location
+from conf.section import location
+from conf.settings import Settings
 from jobs.command import Job, as_settings
 from pipelines.run import Run
 from pipelines.sample_lake import make_sample_lake

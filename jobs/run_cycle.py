@@ -7,7 +7,8 @@ import shlex
 import sys
 
 from conf.errors import QuarryError
-from conf.settings import Settings, location
+from conf.section import location
+from conf.settings import Settings
 from jobs.command import DEFAULT_CYCLE, Job, add_cycle_flag
 from jobs.tables_shown import show, show_evaluation
 from pipelines.cycle import cycle_row, require_cycle_name, run_cycle

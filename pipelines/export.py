@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from conf.errors import QuarryError
-from conf.settings import ExportSettings
+from conf.export_settings import ExportSettings
 from pipelines.models import Model
 from pipelines.run import Run
 from pipelines.tables import spark_schema, utc_timestamp

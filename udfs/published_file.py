@@ -1,4 +1,4 @@
-"""Writes a text file so that others see it whole or not at all."""
+"""Writes a text file, or a folder of them, so that others see it whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import io
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
@@ -16,6 +17,7 @@ from udfs.image_files import filesystem_and_path
 
 OBJECT_STORES = frozenset({"s3", "gcs", "abfs"})
 CHUNK_BYTES = 1 << 20
+PUBLISH_TRIES = 5
 
 
 @contextmanager
@@ -50,7 +52,7 @@ def _uploaded(filesystem: pafs.FileSystem, path: str) -> Iterator[IO[bytes]]:
 @contextmanager
 def _renamed(filesystem: pafs.FileSystem, path: str) -> Iterator[IO[bytes]]:
     filesystem.create_dir(path.rpartition("/")[0] or ".", recursive=True)
-    part = f"{path}.part"
+    part = f"{path}.{uuid.uuid4().hex}.part"  # a task and its second try may write at once
     try:
         with filesystem.open_output_stream(part) as target:
             yield target
@@ -68,3 +70,40 @@ def file_sha256(uri: str) -> str:
         while chunk := stream.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def renames(uri: str) -> bool:
+    """Whether folders at `uri` can be published by `replace_folder`: object stores have no rename."""
+    return filesystem_and_path(uri)[0].type_name not in OBJECT_STORES
+
+
+def replace_folder(staged: str, final: str) -> None:
+    """Moves a folder to its place; what was there goes away. Both are on one file system that renames.
+
+    Killed at any moment it leaves the old folder, the new one or none, never a mixture.
+
+    Args:
+        staged: The folder, complete. A leftover of an interrupted call may lie beside it as `.old`.
+        final: Its place; folders above are made.
+    """
+    filesystem, source = filesystem_and_path(staged)
+    _, target = filesystem_and_path(final)
+    filesystem.create_dir(target.rpartition("/")[0] or ".", recursive=True)
+    for attempt in range(PUBLISH_TRIES):
+        old = f"{source}.{attempt}.old"
+        if filesystem.get_file_info(target).type != pafs.FileType.NotFound:
+            filesystem.move(target, old)
+        try:
+            filesystem.move(source, target)
+        except OSError:  # another job put its own there in between
+            if attempt == PUBLISH_TRIES - 1:
+                raise
+            continue
+        return
+
+
+def remove_folder(uri: str) -> None:
+    """Deletes a folder with all in it, if it is there."""
+    filesystem, path = filesystem_and_path(uri)
+    if filesystem.get_file_info(path).type == pafs.FileType.Directory:
+        filesystem.delete_dir(path)

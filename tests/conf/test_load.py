@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from conf.errors import QuarryError, nearest
 from conf.load import DEFAULT_PROFILE, PROFILE_FOLDER, load_settings, profile_names
-from conf.settings import AcquireSettings, ScoreSettings, Settings, location, settings_hash
+from conf.section import location
+from conf.settings import AcquireSettings, ScoreSettings, Settings, settings_hash
 
 
 def _write(folder: Path, content: Any) -> str:
