@@ -130,6 +130,8 @@ class PriceList(Section):
     image_s: Annotated[float, Field(gt=0.0)] = Field(346.0, description="all objects of one image")
     draw_box_s: Annotated[float, Field(gt=0.0)] = Field(35.0, description="draw or correct one box")
     assign_class_s: Annotated[float, Field(ge=0.0)] = Field(38.0, description="name the class of one box")
+    verify_box_s: Annotated[float, Field(gt=0.0)] = Field(1.6, description="say whether a box fits")
+    verify_class_s: Annotated[float, Field(gt=0.0)] = Field(2.7, description="say whether a class is right")
     money_per_hour: Annotated[float, Field(gt=0.0)] | None = Field(
         None, description="what an hour of labeling costs, in your currency"
     )

@@ -39,7 +39,7 @@ class ExportSettings(Section):
     )
     uri_template: str | None = Field(
         None,
-        description="image URI made of {uri}, {path}, {key} or {image_id}; ${NAME} comes from the environment",
+        description="image URI from {uri}, {path}, {key} or {image_id}; ${NAME} comes from the environment",
     )
     uri_command: str | None = Field(
         None, description="program that reads a URI a line and writes the one to send (signed, say)"

@@ -1,4 +1,4 @@
-"""Writes files for labeling tools."""
+"""Writes manifests for labeling tools."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from conf.settings import Settings
-from jobs.command import Job, add_cycle_flag, add_model_flag, as_settings
+from jobs.command import Job, add_cycle_flag, add_model_flag, as_settings, listed
 from pipelines.cycle import require_cycle_name
 from pipelines.export import export_manifests
 from pipelines.models import model_named
@@ -14,26 +14,40 @@ from pipelines.run import Run
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--folder", metavar="DIR", help="where the files go (setting export.folder)")
+    parser.add_argument("--folder", metavar="DIR", help="where the folders go (setting export.folder)")
+    parser.add_argument(
+        "--formats", metavar="a,b", help="label_studio, cvat, coco, ... (setting export.formats)"
+    )
+    parser.add_argument(
+        "--tasks",
+        metavar="KIND",
+        help="image, or a question about each box: verify_box, verify_class (setting export.tasks)",
+    )
+    parser.add_argument(
+        "--strategies", metavar="a,b", help="whose picks are sent (setting export.strategies; default: all)"
+    )
     add_cycle_flag(parser)
     add_model_flag(parser)
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
-    return as_settings("export", {"folder": args.folder})
+    formats, strategies = (
+        None if names is None else listed(names) for names in (args.formats, args.strategies)
+    )
+    given = {"folder": args.folder, "formats": formats, "tasks": args.tasks, "strategies": strategies}
+    return as_settings("export", given)
 
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
     require_cycle_name(args.cycle)
     model = model_named(run, args.model)
-    for path in export_manifests(run, args.cycle, model, settings.export):
-        run.tell(path)
+    export_manifests(run, args.cycle, model, settings.export, settings.acquire.prices)
 
 
 JOB = Job(
     name="export_manifest",
-    summary="Writes what a cycle acquired as COCO and Label Studio files, with pre-annotations.",
-    example="quarry export_manifest --root tables --folder manifests",
+    summary="Writes what a cycle acquired as manifests that labeling tools import, with pre-annotations.",
+    example="quarry export_manifest --root tables --folder manifests --formats label_studio,cvat",
     work=_work,
     flags=_flags,
     overrides=_overrides,

@@ -73,8 +73,7 @@ def _acquire(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
 
 
 def _export(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
-    paths = export_manifests(run, cycle_id, _model(run, settings), settings.export)
-    return {"files": len(paths)}
+    return export_manifests(run, cycle_id, _model(run, settings), settings.export, settings.acquire.prices)
 
 
 def _report(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:

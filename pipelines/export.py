@@ -1,165 +1,205 @@
-"""From `acquisition` to files that labeling tools import, each recorded in `manifests`."""
+"""From `acquisition` to folders that labeling tools import: written by tasks, published whole, recorded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable
+from datetime import datetime, timezone
 from functools import partial
-from typing import IO
 
-from pyspark.sql import Column, DataFrame, Row
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
 
+from conf.acquisition_spec import PriceList
 from conf.errors import QuarryError
 from conf.export_settings import ExportSettings
+from pipelines.labeling_tasks import labeling_tasks
 from pipelines.models import Model
 from pipelines.run import Run
 from pipelines.tables import spark_schema, utc_timestamp
-from schemas.tables import ACQUISITION, DETECTIONS, IMAGES, MANIFESTS
-from udfs.formats.coco import write_coco
-from udfs.formats.label_studio import labeling_config, write_label_studio
-from udfs.formats.task import LabelingTask, ManifestCounts, TaskBox
-from udfs.published_file import file_sha256, published
-from udfs.views import ORIGINAL_VIEW
+from schemas.tables import ACQUISITION, MANIFESTS
+from udfs.formats.registry import FORMATS
+from udfs.formats.task import Manifest
+from udfs.manifest_files import FILE_SCHEMA, ManifestJob, folder_names, manifest_file_batches
+from udfs.published_file import published, remove_folder, renames, replace_folder
+from udfs.sent_uris import SentUris
 
 MOST_STRATEGIES = 1_000
+MOST_FILES = 100_000
+BYTES_PER_MB = 1e6
 
 
-def export_manifests(run: Run, cycle_id: str, model: Model, settings: ExportSettings) -> list[str]:
-    """Writes one file per strategy and format; the same selection gives the same bytes and rows.
+def export_manifests(
+    run: Run, cycle_id: str, model: Model, settings: ExportSettings, prices: PriceList
+) -> dict[str, int]:
+    """Writes a folder per strategy and format; the same selection gives the same bytes and rows.
+
+    A folder is whole or absent, whenever the job is killed. On object stores, which cannot rename, its files
+    appear one by one: there the rows of `manifests`, written last, say that it is whole.
 
     Args:
         run: The run.
         cycle_id: Whose acquisition is exported.
         model: Whose detections become pre-annotations.
-        settings: Formats, folder, threshold, URI prefix.
+        settings: Formats, kind of tasks, folder, threshold, URIs, file sizes.
+        prices: What verifications cost.
 
     Returns:
-        Paths of the files.
+        Counts of manifests, files, tasks and boxes.
 
     Raises:
-        QuarryError: Nothing was acquired in the cycle.
+        QuarryError: Nothing was acquired in the cycle, a format that cannot ask what `export.tasks` wants, or
+            a task that a labeling tool would refuse.
     """
+    _require_formats_that_ask(settings)
+    uris = SentUris.of(settings)
     acquired = run.store.require(ACQUISITION, made_by="acquire").where(F.col("cycle_id") == cycle_id)
-    strategies = [
-        row.strategy
-        for row in acquired.select("strategy").distinct().orderBy("strategy").limit(MOST_STRATEGIES).collect()
-    ]
-    if not strategies:
-        raise QuarryError(
-            f"cycle {cycle_id!r} has no acquisition: run `quarry acquire --cycle {cycle_id}` first"
-        )
+    tasks = labeling_tasks(acquired, run, model.model_id, settings, prices).persist(StorageLevel.DISK_ONLY)
+    wanted = _wanted(tasks, cycle_id, settings)
     folder = f"{(settings.folder or run.store.root + '/exports').rstrip('/')}/{cycle_id}"
-    classes = [name for _, name in sorted(model.classes.items())]
-    selected = acquired.transform(with_boxes, run, model.model_id, settings.pre_annotate_above)
-    paths = []
-    rows = []
-    for strategy in strategies:
-        chosen = selected.where(F.col("strategy") == strategy).orderBy("rank")
-        images = partial(_manifest_images, chosen, settings.uri_prefix)
-        for vendor in settings.formats:
-            path = f"{folder}/{_file_name(strategy)}.{vendor}.json"
-            with published(path) as stream:
-                counts = _write(vendor, stream, images, classes, model.name)
-            rows.append(_manifest_row(cycle_id, vendor, strategy, path, counts))
-            paths.append(path)
-    if "label_studio" in settings.formats:
-        paths.append(f"{folder}/label_studio_config.xml")
-        with published(paths[-1]) as stream:
-            stream.write(labeling_config(classes))
-    frame = run.store.session.createDataFrame(rows, spark_schema(MANIFESTS))
-    frame = frame.withColumn("ts", utc_timestamp(run.started_s))
-    run.store.merge(MANIFESTS, frame, changed="t.sha256 <> s.sha256")
-    return paths
-
-
-def with_boxes(acquired: DataFrame, run: Run, model_id: str, threshold: float) -> DataFrame:
-    """One row per strategy and image: where it is, its best rank, and the boxes to show.
-
-    Those are the model's boxes at or above a score; where boxes were picked, the picked ones and no others,
-    all in one task, so that a labeler opens an image once.
-    """
-    images = run.store.read(IMAGES).select("image_id", "uri", "path", "width", "height")
-    detections = run.store.read(DETECTIONS).where(
-        (F.col("model_id") == model_id) & (F.col("view") == ORIGINAL_VIEW)
+    staging = f"{folder}/.{run.run_id}" if renames(folder) else folder
+    created = _created(run, cycle_id)
+    manifests = {
+        strategy: Manifest(
+            name=f"{cycle_id} {strategy}",
+            classes=tuple(name for _, name in sorted(model.classes.items())),
+            model_version=model.name,
+            kind=settings.tasks,
+            n_tasks=n_tasks,
+            created=created,
+        )
+        for strategy, n_tasks in wanted.items()
+    }
+    names = {
+        (strategy, vendor): f"{name}.{vendor}"
+        for strategy, name in folder_names(wanted).items()
+        for vendor in settings.formats
+    }
+    job = ManifestJob(
+        folders={key: f"{staging}/{name}" for key, name in names.items()},
+        manifests=manifests,
+        uris=uris,
+        most_tasks=settings.tasks_per_file,
+        largest_bytes=settings.mb_per_file * BYTES_PER_MB,
     )
-    tasks = acquired.groupBy("strategy", "image_id").agg(
-        F.min("rank").alias("rank"),
-        F.min_by("score", "rank").alias("score"),
-        F.collect_set("detection_id").alias("picked"),
-    )
-    rows = tasks.join(images, "image_id").join(
-        detections.select("image_id", "detections"), "image_id", "left"
-    )
-
-    def is_shown(d: Column) -> Column:
-        whole_image = F.size("picked") == 0
-        return F.when(whole_image, d.score >= threshold).otherwise(F.array_contains("picked", d.detection_id))
-
-    return rows.withColumn("boxes", F.filter("detections", is_shown)).drop("detections")
-
-
-def _write(
-    vendor: str,
-    stream: IO[str],
-    images: Callable[[], Iterator[LabelingTask]],
-    classes: Sequence[str],
-    model: str,
-) -> ManifestCounts:
-    if vendor == "coco":
-        return write_coco(stream, images(), classes)
-    return write_label_studio(stream, images(), classes, model_version=model)
+    try:
+        files = _written(tasks, settings, job)
+        _require_all(wanted, settings.formats, files)
+        for (strategy, vendor), path in job.folders.items():
+            _write_companions(path, FORMATS[vendor].companions(manifests[strategy]))
+        if staging != folder:
+            for key, name in names.items():
+                replace_folder(job.folders[key], f"{folder}/{name}")
+    finally:
+        tasks.unpersist()
+        if staging != folder:
+            remove_folder(staging)
+    final = {key: f"{folder}/{name}" for key, name in names.items()}
+    _record(run, cycle_id, files, final, settings)
+    for (strategy, vendor), path in final.items():
+        run.tell(f"{wanted[strategy]:,} tasks for {FORMATS[vendor].tool}: {path}")
+    return {
+        "manifests": len(final),
+        "files": len(files),
+        "tasks": sum(wanted.values()),
+        "boxes": sum(file.n_boxes for file in files if file.vendor == settings.formats[0]),
+    }
 
 
-def _manifest_images(chosen: DataFrame, uri_prefix: str | None) -> Iterator[LabelingTask]:
-    # The budget bounds the rows; they stream through the driver one partition at a time.
-    for row in chosen.toLocalIterator():
-        yield LabelingTask(
-            image_id=row.image_id,
-            uri=_sent_uri(row.uri, row.path, uri_prefix),
-            file_name=row.path,
-            width=row.width,
-            height=row.height,
-            rank=row["rank"],
-            score=row.score,
-            strategy=row.strategy,
-            boxes=tuple(map(_manifest_box, row.boxes or ())),
+def _require_formats_that_ask(settings: ExportSettings) -> None:
+    unable = [name for name in settings.formats if settings.tasks not in FORMATS[name].kinds]
+    if unable:
+        able = [name for name, form in FORMATS.items() if form.write and settings.tasks in form.kinds]
+        raise QuarryError(
+            f"export.tasks {settings.tasks}: {', '.join(unable)} has no way to ask that; "
+            f"formats that have (export.formats): {', '.join(able)}"
         )
 
 
-def _manifest_box(box: Row) -> TaskBox:
-    return TaskBox(
-        detection_id=box.detection_id,
-        label_name=box.label_name,
-        score=box.score,
-        x1=box.x1,
-        y1=box.y1,
-        x2=box.x2,
-        y2=box.y2,
+def _wanted(tasks: DataFrame, cycle_id: str, settings: ExportSettings) -> dict[str, int]:
+    """Tasks of each strategy."""
+    rows = tasks.groupBy("strategy").count().orderBy("strategy").limit(MOST_STRATEGIES).collect()
+    counts = {row.strategy: row["count"] for row in rows}
+    missing = set(settings.strategies) - counts.keys()
+    if missing or not counts:
+        what = f"strategy {sorted(missing)[0]!r}" if missing else "acquisition"
+        raise QuarryError(
+            f"cycle {cycle_id!r} has no {what} to make tasks of: run `quarry acquire --cycle {cycle_id}` first"
+            + (f"; it has {', '.join(counts)}" if counts else "")
+        )
+    return counts
+
+
+def _created(run: Run, cycle_id: str) -> str:
+    """When the cycle was first exported: a second export has the same bytes."""
+    first = run.store.read(MANIFESTS).where(F.col("cycle_id") == cycle_id).agg(F.min("ts")).first()
+    seconds = first[0].timestamp() if first is not None and first[0] is not None else run.started_s
+    return datetime.fromtimestamp(int(seconds), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _written(tasks: DataFrame, settings: ExportSettings, job: ManifestJob) -> list[Row]:
+    """Writes all files, each by one task, and says what is in them."""
+    vendors = F.array(*map(F.lit, settings.formats))
+    shard = ((F.col("rank") - 1) / settings.tasks_per_file).cast("int")
+    rows = tasks.withColumns({"vendor": F.explode(vendors), "shard": shard})
+    group = ("strategy", "vendor", "shard")
+    rows = rows.repartition(*group).sortWithinPartitions(*group, "rank", "task_id")
+    write = partial(manifest_file_batches, job=job)
+    files = rows.mapInArrow(write, from_arrow_schema(FILE_SCHEMA)).limit(MOST_FILES + 1).collect()
+    if len(files) > MOST_FILES:
+        raise QuarryError(
+            f"over {MOST_FILES:,} files: raise export.tasks_per_file ({settings.tasks_per_file:,}) or "
+            f"export.mb_per_file ({settings.mb_per_file:g})"
+        )
+    return sorted(files, key=lambda file: (file.strategy, file.vendor, file.file_name))
+
+
+def _require_all(wanted: dict[str, int], vendors: Iterable[str], files: list[Row]) -> None:
+    """No task may be lost between the tables and the files, before anybody sees them."""
+    for strategy, n_tasks in wanted.items():
+        for vendor in vendors:
+            found = sum(f.n_tasks for f in files if (f.strategy, f.vendor) == (strategy, vendor))
+            if found != n_tasks:
+                raise QuarryError(
+                    f"strategy {strategy!r}, format {vendor}: {found:,} tasks written, {n_tasks:,} acquired; "
+                    "nothing was published, run the export again"
+                )
+
+
+def _write_companions(folder: str, texts: dict[str, str]) -> None:
+    for name, text in texts.items():
+        with published(f"{folder}/{name}") as stream:
+            stream.write(text)
+
+
+def _record(
+    run: Run,
+    cycle_id: str,
+    files: list[Row],
+    folders: dict[tuple[str, str], str],
+    settings: ExportSettings,
+) -> None:
+    """Rows of the files; those that this export replaced go away."""
+    rows = [
+        {
+            **file.asDict(),
+            "cycle_id": cycle_id,
+            "path": f"{folders[file.strategy, file.vendor]}/{file.file_name}",
+            "tasks": settings.tasks,
+            "status": "published",
+        }
+        for file in files
+    ]
+    names = [column.name for column in MANIFESTS.columns]
+    frame = run.store.session.createDataFrame(
+        [tuple(row.get(name) for name in names) for row in rows], spark_schema(MANIFESTS)
     )
-
-
-def _sent_uri(uri: str, path: str, uri_prefix: str | None) -> str:
-    # A listing without a lake root has paths that are whole URIs.
-    return uri if uri_prefix is None or path == uri else f"{uri_prefix.rstrip('/')}/{path}"
-
-
-def _file_name(strategy: str) -> str:
-    return "".join(c if c.isalnum() or c in "._-" else "-" for c in strategy)
-
-
-def _manifest_row(
-    cycle_id: str, vendor: str, strategy: str, path: str, counts: ManifestCounts
-) -> dict[str, object]:
-    return {
-        "cycle_id": cycle_id,
-        "vendor": vendor,
-        "strategy": strategy,
-        "path": path,
-        "n_tasks": counts.n_images,
-        "n_images": counts.n_images,
-        "n_boxes": counts.n_boxes,
-        "cost_s": None,
-        "sha256": file_sha256(path),
-        "status": "published",
-        "ts": None,
-    }
+    frame = frame.withColumn("ts", utc_timestamp(run.started_s))
+    run.store.merge(MANIFESTS, frame, changed="t.sha256 <> s.sha256 OR NOT t.cost_s <=> s.cost_s")
+    mine = run.store.read(MANIFESTS).where(
+        (F.col("cycle_id") == cycle_id) & F.col("vendor").isin(*settings.formats)
+    )
+    gone = mine.join(frame, list(MANIFESTS.key), "left_anti")
+    gone = gone.join(frame.select("strategy").distinct(), "strategy", "left_semi")
+    run.store.delete(MANIFESTS, gone.select(*MANIFESTS.key))

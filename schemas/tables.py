@@ -212,13 +212,17 @@ MANIFESTS = Table(
     comment="Files written for labeling tools",
     columns=(
         _required("cycle_id", "STRING", "cycles.cycle_id"),
-        _required("vendor", "STRING", "format of the file: coco or label_studio"),
+        _required("vendor", "STRING", "format of the file: coco, label_studio, cvat, scale ..."),
         _required("strategy", "STRING", "acquisition.strategy"),
         _required("path", "STRING", "where the file is"),
+        _optional("tasks", "STRING", "kind of its tasks: image, verify_box or verify_class"),
         _required("n_tasks", "BIGINT", "labeling tasks"),
-        _required("n_images", "BIGINT", "images"),
+        _required("n_images", "BIGINT", "images, each once"),
         _required("n_boxes", "BIGINT", "pre-annotated boxes"),
         _optional("cost_s", "DOUBLE", "labeling price, seconds"),
+        _optional(
+            "cost_money", "DOUBLE", "labeling price, money; null without acquire.prices.money_per_hour"
+        ),
         _required("sha256", "STRING", "of the file"),
         _required("status", "STRING", "published"),
         _required("ts", "TIMESTAMP", "when written, UTC"),

@@ -1,4 +1,4 @@
-"""Files of manifests, written where the tasks are: a Spark task streams its rows into them; mapInArrow-shaped."""
+"""Files of manifests, each streamed by the Spark task that holds its rows; mapInArrow-shaped."""
 
 from __future__ import annotations
 
@@ -43,12 +43,14 @@ class ManifestJob:
         folders: Strategy and format to the folder its files go to.
         manifests: Strategy to what its tasks share.
         uris: How image URIs are rewritten.
+        most_tasks: In a file.
         largest_bytes: Of a file; a task that is larger has a file of its own.
     """
 
     folders: Mapping[tuple[str, str], str]
     manifests: Mapping[str, Manifest]
     uris: SentUris
+    most_tasks: int
     largest_bytes: float
 
 
@@ -81,7 +83,7 @@ def manifest_file_batches(batches: Iterable[pa.RecordBatch], job: ManifestJob) -
     Raises:
         QuarryError: A task that its labeling tool would refuse or mix up.
     """
-    rows = _with_parts(_rows(batches, job.uris), job.largest_bytes)
+    rows = _with_parts(_rows(batches, job.uris), job.most_tasks, job.largest_bytes)
     for (strategy, vendor, shard, part), group in groupby(rows, key=lambda item: item[0]):
         form = FORMATS[vendor]
         assert form.write is not None
@@ -136,19 +138,19 @@ def _rows(batches: Iterable[pa.RecordBatch], uris: SentUris) -> Iterator[dict[st
 
 
 def _with_parts(
-    rows: Iterable[dict[str, Any]], largest_bytes: float
+    rows: Iterable[dict[str, Any]], most_tasks: int, largest_bytes: float
 ) -> Iterator[tuple[tuple[str, str, int, int], dict[str, Any]]]:
     """Rows with the file they belong to: a shard goes on in another part before it grows too large."""
     current: tuple[str, str, int] | None = None
-    part, size = 0, 0
+    part = n_tasks = n_bytes = 0
     for row in rows:
         shard = (row["strategy"], row["vendor"], row["shard"])
         grown = _most_bytes(row)
         if shard != current:
-            current, part, size = shard, 0, 0
-        elif size + grown > largest_bytes:
-            part, size = part + 1, 0
-        size += grown
+            current, part, n_tasks, n_bytes = shard, 0, 0, 0
+        elif n_tasks == most_tasks or n_bytes + grown > largest_bytes:
+            part, n_tasks, n_bytes = part + 1, 0, 0
+        n_tasks, n_bytes = n_tasks + 1, n_bytes + grown
         yield (*shard, part), row
 
 
