@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -19,6 +19,8 @@ ManifestFormat = Literal[
     "labelbox_data_rows",
     "scale",
 ]
+LabelFileFormat = Literal["coco", "label_studio", "cvat", "ground_truth", "labelbox", "scale"]
+LABEL_FILE_FORMATS: tuple[str, ...] = get_args(LabelFileFormat)
 
 
 class ExportSettings(Section):

@@ -26,6 +26,19 @@ class LabelMap:
     source: str
     targets: Mapping[str, str | None]
 
+    def target(self, name: str) -> str | None:
+        """The wanted name of one class, None where it is dropped.
+
+        Raises:
+            QuarryError: The map does not mention it.
+        """
+        if name in self.targets or REST in self.targets:
+            return self.targets[name if name in self.targets else REST]
+        raise QuarryError(
+            f"label map {self.source}: class {name!r} is not mentioned; {nearest(name, self.targets)}; "
+            f"name its target, null to drop it, or catch the rest with '{REST}': null"
+        )
+
     def of(self, classes: Iterable[str], *, all_classes: bool) -> dict[str, str | None]:
         """The wanted name of each class, None where it is dropped.
 
@@ -39,18 +52,12 @@ class LabelMap:
         """
         wanted = list(dict.fromkeys(classes))
         named = self.targets.keys() - {REST}
-        for name in wanted:
-            if name not in named and REST not in self.targets:
-                raise QuarryError(
-                    f"label map {self.source}: class {name!r} is not mentioned; {nearest(name, named)}; "
-                    f"name its target, null to drop it, or catch the rest with '{REST}': null"
-                )
+        found = {name: self.target(name) for name in wanted}
         for name in sorted(named - set(wanted)):
             if all_classes and REST in self.targets:
                 raise QuarryError(
                     f"label map {self.source}: {name!r} is no class of the source; {nearest(name, wanted)}"
                 )
-        found = {name: self.targets[name if name in named else REST] for name in wanted}
         if wanted and set(found.values()) == {None}:
             raise QuarryError(
                 f"label map {self.source}: drops every class of the source: {', '.join(wanted)}"

@@ -31,11 +31,9 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
-    formats, strategies = (
-        None if names is None else listed(names) for names in (args.formats, args.strategies)
-    )
-    given = {"folder": args.folder, "formats": formats, "tasks": args.tasks, "strategies": strategies}
-    return as_settings("export", given)
+    names = {"formats": args.formats, "strategies": args.strategies}
+    lists = {key: None if text is None else listed(text) for key, text in names.items()}
+    return as_settings("export", {"folder": args.folder, "tasks": args.tasks, **lists})
 
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:

@@ -1,23 +1,32 @@
-"""Imports COCO ground truth."""
+"""Imports labels."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
+from conf.export_settings import LABEL_FILE_FORMATS
 from conf.label_map import load_label_map
 from conf.section import location
 from conf.settings import Settings
 from jobs.command import Job, add_model_flag
 from pipelines.cycle import require_cycle_name
-from pipelines.labels import import_coco_labels
+from pipelines.labels import import_labels
 from pipelines.models import model_if_any, model_named
 from pipelines.run import Run
+
+WHY = "SELECT item_kind, reason, count(*) AS n FROM label_rejects GROUP BY ALL ORDER BY n DESC"
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--labels", type=location, metavar="COCO", required=True, help="COCO JSON: a file or a folder of them"
+        "--labels", type=location, metavar="PATH", required=True, help="label file, or a folder of them"
+    )
+    parser.add_argument(
+        "--format",
+        choices=LABEL_FILE_FORMATS,
+        default="coco",
+        help="tool the files come from (default coco); cvat: CVAT for images 1.1, XML or zip",
     )
     parser.add_argument(
         "--split",
@@ -43,17 +52,21 @@ def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
     require_cycle_name(args.cycle)
     label_map = load_label_map(args.label_map) if args.label_map else None
     model = model_named(run, args.model) if args.model else model_if_any(run)
-    counts = import_coco_labels(run, args.labels, args.split, args.cycle, model, label_map)
+    counts = import_labels(run, args.labels, args.format, args.split, args.cycle, model, label_map)
     run.tell(
         f"{counts['images']:,} images with {counts['boxes']:,} boxes imported, "
         f"{counts['not_in_lake']:,} images not in the lake, {counts['rejected']:,} items rejected"
+        + (f": quarry sql {WHY!r}" if counts["not_in_lake"] + counts["rejected"] else "")
     )
 
 
 JOB = Job(
     name="import_labels",
-    summary="Imports COCO ground truth; images are found by their path below the lake's root or by image_id.",
-    example="quarry import_labels --root tables --labels my_lake/labels",
+    summary=(
+        "Imports labels: returns of labeling tools, or COCO ground truth. Images are found by the ids our "
+        "manifests carry, or by their path below the lake's root. What cannot be used is in label_rejects."
+    ),
+    example="quarry import_labels --root tables --labels export.json --format label_studio --split train",
     work=_work,
     flags=_flags,
 )

@@ -18,7 +18,7 @@ from pipelines.detect import detect, detect_job, known_detector
 from pipelines.evaluate import evaluate
 from pipelines.export import export_manifests
 from pipelines.ingest import ingest
-from pipelines.labels import import_coco_labels
+from pipelines.labels import import_labels
 from pipelines.models import Model, model_named
 from pipelines.report import write_report
 from pipelines.run import Run
@@ -51,9 +51,8 @@ def _detect(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
 def _import_labels(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
     if settings.lake.labels is None:
         return {}
-    return import_coco_labels(
-        run, settings.lake.labels, settings.lake.labels_split, cycle_id, _model(run, settings)
-    )
+    labels, split = settings.lake.labels, settings.lake.labels_split
+    return import_labels(run, labels, "coco", split, cycle_id, _model(run, settings))
 
 
 def _score(run: Run, _: str, settings: Settings) -> dict[str, int]:

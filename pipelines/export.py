@@ -71,7 +71,7 @@ def export_manifests(
         )
         for strategy, n_tasks in wanted.items()
     }
-    names = {
+    names: dict[tuple[str, str], str] = {
         (strategy, vendor): f"{name}.{vendor}"
         for strategy, name in folder_names(wanted).items()
         for vendor in settings.formats
@@ -125,7 +125,7 @@ def _wanted(tasks: DataFrame, cycle_id: str, settings: ExportSettings) -> dict[s
     if missing or not counts:
         what = f"strategy {sorted(missing)[0]!r}" if missing else "acquisition"
         raise QuarryError(
-            f"cycle {cycle_id!r} has no {what} to make tasks of: run `quarry acquire --cycle {cycle_id}` first"
+            f"cycle {cycle_id!r}: no {what} to make tasks of; run `quarry acquire --cycle {cycle_id}` first"
             + (f"; it has {', '.join(counts)}" if counts else "")
         )
     return counts

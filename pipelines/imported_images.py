@@ -6,7 +6,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from conf.errors import QuarryError
-from pipelines.labels import with_image_id
+from pipelines.label_matching import with_image_id
 from pipelines.run import Run
 from pipelines.tables import utc_timestamp
 
@@ -20,7 +20,7 @@ def with_identity(listed: DataFrame, known: DataFrame, image_root: str | None) -
         image_root: Folder or URI that new file names are below.
 
     Raises:
-        QuarryError: An image of the lake has another size than the list says.
+        QuarryError: An image of the lake has another size than the list says, or a name fits several images.
     """
     name = F.col("file_name")
     is_whole = name.rlike("^(/|[A-Za-z][A-Za-z0-9+.-]*://)")
@@ -29,7 +29,13 @@ def with_identity(listed: DataFrame, known: DataFrame, image_root: str | None) -
         place = F.when(is_whole, name).otherwise(F.concat(F.lit(image_root.rstrip("/") + "/"), name))
     image_id = F.coalesce("image_id", "quarry_image_id", "file_name")
     there = known.select("image_id", *[F.col(c).alias(f"known_{c}") for c in ("uri", "width", "height")])
-    resolved = with_image_id(listed, known).withColumn("image_id", image_id).join(there, "image_id", "left")
+    found = with_image_id(listed, known)
+    twice = found.where("n_fits > 1").first()
+    if twice is not None:
+        raise QuarryError(
+            f"{twice.file_name!r} fits {twice.n_fits} images of the lake; give unique paths or quarry_image_id"
+        )
+    resolved = found.withColumn("image_id", image_id).join(there, "image_id", "left")
     other_size = resolved.where("known_width <> width OR known_height <> height")
     example = other_size.first()
     if example is not None:

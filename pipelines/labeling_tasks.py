@@ -21,8 +21,8 @@ def labeling_tasks(
     """One row per strategy and task.
 
     An image is one task however many of its boxes were picked. Shown are the model's boxes at or above
-    `pre_annotate_above`; where boxes were picked, the picked ones and no others. Of a verification the task is
-    one box: a picked one, or each that would be shown.
+    `pre_annotate_above`; where boxes were picked, the picked ones and no others. A verification is a task for
+    each of these boxes.
 
     Args:
         acquired: Rows of `acquisition` of one cycle.
@@ -63,7 +63,7 @@ def _whole_images(acquired: DataFrame) -> DataFrame:
 
 
 def _with_boxes(tasks: DataFrame, run: Run, model_id: str, settings: ExportSettings) -> DataFrame:
-    """Where each image is, how large it is, and the boxes to show; those of imports have no size but there."""
+    """Where each image is, its size (of imports only detections know it) and the boxes to show."""
     images = run.store.read(IMAGES).select("image_id", "uri", "path", "width", "height")
     detections = run.store.read(DETECTIONS).where(
         (F.col("model_id") == model_id) & (F.col("view") == ORIGINAL_VIEW)
@@ -79,16 +79,15 @@ def _with_boxes(tasks: DataFrame, run: Run, model_id: str, settings: ExportSetti
         )
         return F.when(F.size("picked") == 0, above).otherwise(F.map_contains_key("picked", box.detection_id))
 
-    shown = F.transform(
-        F.filter("detections", is_shown),
-        lambda box: F.struct(*(box[name].alias(name) for name in BOX_FIELDS)),
-    )
+    def fields(box: Column) -> Column:
+        return F.struct(*(box[name].alias(name) for name in BOX_FIELDS))
+
     return rows.withColumns(
         {
             "task_id": F.concat_ws("/", "cycle_id", "image_id"),
             "width": F.coalesce("width", "seen_width"),
             "height": F.coalesce("height", "seen_height"),
-            "boxes": shown,
+            "boxes": F.transform(F.filter("detections", is_shown), fields),
         }
     )
 

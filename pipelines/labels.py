@@ -1,7 +1,8 @@
-"""From COCO label files to `ground_truth`: parse on the workers, find the images, keep the latest."""
+"""From returned label files to `ground_truth`: parsed on the workers, matched to images, the latest kept."""
 
 from __future__ import annotations
 
+import hashlib
 from functools import partial
 
 import pyarrow.fs as pafs
@@ -9,91 +10,97 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
+from pyspark.sql.types import ArrayType, StringType, StructType
 
 from conf.errors import QuarryError
 from conf.label_map import LabelMap
+from pipelines.label_matching import rejected_items, with_image_id, with_reasons
 from pipelines.models import Model
 from pipelines.partial_labels import with_queried_boxes
 from pipelines.run import Run
 from pipelines.tables import utc_timestamp
-from schemas.tables import GROUND_TRUTH, IMAGES
+from schemas.table import Table
+from schemas.tables import GROUND_TRUTH, GROUND_TRUTH_HISTORY, IMAGES, LABEL_IMPORTS, LABEL_REJECTS
+from udfs.formats.registry import FORMATS
 from udfs.image_files import filesystem_and_path
-from udfs.labels import LABEL_SCHEMA, coco_label_batches
+from udfs.label_frames import original_px_batches
+from udfs.labels import LABEL_SCHEMA, label_batches
+from udfs.published_file import file_digest_batches
 
 FILES_PER_TASK = 64
 REASONS_TOLD = 5
+MAX_PIXELS = 2**31 - 1
+NEW_CONTENT = " OR ".join(
+    f"NOT (t.{name} <=> s.{name})" for name in ("boxes", "split", "complete", "annotator", "annotated_ts")
+)
+# An export that was made before a correction may arrive after it.
+NOT_OLDER = "coalesce(s.annotated_ts >= t.annotated_ts, true)"
 
 
-def import_coco_labels(
+def import_labels(
     run: Run,
     labels_uri: str,
+    form: str,
     split: str,
     cycle_id: str,
     model: Model | None,
     label_map: LabelMap | None = None,
 ) -> dict[str, int]:
-    """Adds or replaces the ground truth of the images that COCO files name.
+    """Adds or replaces the ground truth of the images that label files name.
 
-    An image is found by its path below the lake's root, by its image_id, or by the id in our own manifests.
+    An image is found by the id in our own manifests, by its path below the lake's root, its id or its URI.
+    Labels supersede earlier ones unless the file says that they are older; every import stays readable in
+    `ground_truth_history`. An import done twice changes nothing, also when corrections came in between.
 
     Args:
         run: The run.
-        labels_uri: A COCO JSON file, or a folder with any number of them.
+        labels_uri: A file, or a folder with any number of them.
+        form: Format of the files, a name of `FORMATS`.
         split: train or eval.
         cycle_id: The cycle that brings the labels; where it picked boxes, they are verdicts on those
             (see `pipelines.partial_labels`).
         model: Gives label ids and known classes; none: labels keep their names only.
-        label_map: Renames the file's classes to the model's and drops the boxes of some.
+        label_map: Renames the files' classes to the model's and drops the boxes of some.
 
     Returns:
         Counts: images with truth, boxes, rejected items, images not in the lake.
 
     Raises:
-        QuarryError: No such file, not COCO, a class that the map or the model does not know, or no image
-            found in the lake.
+        QuarryError: No such file, another format, or no image found in the lake.
     """
-    files = label_files(labels_uri)
+    files = label_files(labels_uri, form)
     label_ids = {name: label for label, name in model.classes.items()} if model else {}
-    parse = partial(coco_label_batches, label_ids=label_ids, label_map=label_map)
     frame = run.store.session.createDataFrame([(uri,) for uri in files], "uri STRING")
-    tasks = -(-len(files) // FILES_PER_TASK)
-    parsed = (
-        frame.repartition(tasks)
-        .mapInArrow(parse, from_arrow_schema(LABEL_SCHEMA))
-        .persist(StorageLevel.DISK_ONLY)
-    )
+    frame = frame.repartition(-(-len(files) // FILES_PER_TASK))
+    import_id = _import_id(frame, form, split, cycle_id, label_map)
+    parse = partial(label_batches, form=form, label_ids=label_ids, label_map=label_map)
+    parsed = frame.mapInArrow(parse, from_arrow_schema(LABEL_SCHEMA)).persist(StorageLevel.DISK_ONLY)
     images = run.store.require(IMAGES, made_by="ingest")
-    found = parsed.where("boxes IS NOT NULL").transform(with_image_id, images).persist(StorageLevel.DISK_ONLY)
-    rejected = _tell_rejected(run, parsed)
-    rows = found.where("image_id IS NOT NULL").transform(_truth_rows, split, cycle_id, run)
-    rows = rows.persist(StorageLevel.DISK_ONLY)
-    counts = rows.agg(
-        F.count("*").alias("images"), F.coalesce(F.sum(F.size("boxes")), F.lit(0)).alias("boxes")
-    ).first()
-    assert counts is not None
-    if counts.images == 0:
-        example = parsed.where("file_name IS NOT NULL").select("file_name").first()
-        raise QuarryError(
-            f"labels {labels_uri}: none of its images is in the lake; file names must be paths below the "
-            "lake's root or image ids, got for example "
-            f"{example.file_name if example else 'no image at all'!r}"
-        )
-    if counts.boxes == 0 and rejected:
-        raise QuarryError(f"labels {labels_uri}: all {rejected:,} items were rejected, for the reasons above")
-    not_in_lake = found.where("image_id IS NULL").count()
-    run.store.merge(
-        GROUND_TRUTH, rows, changed="t.boxes <> s.boxes OR t.split <> s.split OR t.complete <> s.complete"
-    )
-    for kept in (rows, found, parsed):
+    judged = parsed.transform(_placed, images).transform(with_reasons).persist(StorageLevel.DISK_ONLY)
+    rejects = judged.transform(rejected_items).persist(StorageLevel.DISK_ONLY)
+    truth = judged.where("boxes IS NOT NULL").transform(_truth_rows, run, split, cycle_id, import_id)
+    truth = truth.persist(StorageLevel.DISK_ONLY)
+    counts = _counts(run, truth, rejects)
+    _require_usable(labels_uri, counts, parsed)
+    _write(run, truth, rejects, import_id)
+    source = {
+        "vendor": form,
+        "split": split,
+        "cycle_id": cycle_id,
+        "source": labels_uri,
+        "n_files": len(files),
+    }
+    _record(run, import_id, {**source, **{f"n_{name}": number for name, number in counts.items()}})
+    for kept in (truth, rejects, judged, parsed):
         kept.unpersist()
-    return {**counts.asDict(), "not_in_lake": not_in_lake, "rejected": rejected}
+    return counts
 
 
-def label_files(labels_uri: str) -> list[str]:
-    """The JSON files a path or URI names: itself, or all below it.
+def label_files(labels_uri: str, form: str) -> list[str]:
+    """The files of a format that a path or URI names: itself, or all below it.
 
     Raises:
-        QuarryError: Nothing is there, or no JSON file in it.
+        QuarryError: Nothing is there, or no such file in it.
     """
     filesystem, path = filesystem_and_path(labels_uri)
     info = filesystem.get_file_info(path)
@@ -101,56 +108,110 @@ def label_files(labels_uri: str) -> list[str]:
         return [labels_uri]
     if info.type == pafs.FileType.NotFound:
         raise QuarryError(f"labels {labels_uri}: no such file or folder")
-    base = path.rstrip("/")
+    base, suffixes = path.rstrip("/"), FORMATS[form].suffixes
     entries = filesystem.get_file_info(pafs.FileSelector(base, recursive=True))
     names = sorted(
-        e.path[len(base) :] for e in entries if e.type == pafs.FileType.File and e.path.endswith(".json")
+        e.path[len(base) :] for e in entries if e.type == pafs.FileType.File and e.path.endswith(suffixes)
     )
     if not names:
-        raise QuarryError(f"labels {labels_uri}: no .json file in it")
+        raise QuarryError(f"labels {labels_uri}: no {' or '.join(suffixes)} file in it")
     return [labels_uri.rstrip("/") + name for name in names]
 
 
-def with_image_id(labels: DataFrame, images: DataFrame) -> DataFrame:
-    """Labels with the image they belong to, null where the lake has none.
-
-    Raises:
-        QuarryError: A file name fits several images.
-    """
-    by_path = images.select(F.col("path").alias("key"), "image_id")
-    by_id = images.select(F.col("image_id").alias("key"), "image_id")
-    names = by_path.unionByName(by_id).distinct()
-    keyed = labels.withColumn("key", F.coalesce("quarry_image_id", "file_name"))
-    joined = keyed.join(names, "key", "left")
-    twice = joined.groupBy("key").agg(F.count_distinct("image_id").alias("n")).where("n > 1").first()
-    if twice is not None:
-        raise QuarryError(
-            f"{twice.key!r} fits {twice.n} images of the lake; give unique paths, or quarry_image_id"
-        )
-    return joined.drop("key")
+def _import_id(files: DataFrame, form: str, split: str, cycle_id: str, label_map: LabelMap | None) -> str:
+    """Identity of an import: the files' content, wherever they lie, and how they are read."""
+    digests = files.mapInArrow(file_digest_batches, "sha256 STRING").collect()
+    targets = sorted(label_map.targets.items(), key=str) if label_map else []
+    text = repr([sorted(row.sha256 for row in digests), form, split, cycle_id, targets])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _truth_rows(found: DataFrame, split: str, cycle_id: str, run: Run) -> DataFrame:
+def _placed(parsed: DataFrame, images: DataFrame) -> DataFrame:
+    """Rows with their image_id, n_fits and their boxes in px of the image; those outside in `outside`."""
+    sizes = images.select("image_id", "uri", "width", "height")
+    found = with_image_id(parsed, images).join(sizes, "image_id", "left")
+    found = found.withColumn("outside", F.array().cast(ArrayType(StringType())))
+    schema = StructType([field for field in found.schema if field.name not in ("uri", "width", "height")])
+    place = partial(original_px_batches, max_pixels=MAX_PIXELS)
+    return found.mapInArrow(place, found.schema).select(*schema.names)
+
+
+def _truth_rows(usable: DataFrame, run: Run, split: str, cycle_id: str, import_id: str) -> DataFrame:
     # Several files may name one image, one for each class perhaps: their boxes are put together.
-    lists = found.groupBy("image_id").agg(F.collect_list("boxes").alias("lists"))
     together = F.array_sort(F.array_distinct(F.flatten("lists")))
-    boxes = F.when(F.size("lists") == 1, F.col("lists")[0]).otherwise(together)
-    labels = lists.select("image_id", boxes.alias("boxes"), F.lit(True).alias("complete"))
+    people = F.array_join(F.array_sort(F.col("people")), ", ")
+    labels = (
+        usable.groupBy("image_id")
+        .agg(
+            F.collect_list("boxes").alias("lists"),
+            F.max("complete").alias("complete"),
+            F.collect_set("annotator").alias("people"),
+            F.max("annotated_ts").alias("annotated_ts"),
+        )
+        .withColumn("boxes", F.when(F.size("lists") == 1, F.col("lists")[0]).otherwise(together))
+        .withColumn("annotator", F.when(F.size("people") > 0, people))
+    )
     if split == "train":  # held-out labels are whole images, whatever was picked
         labels = labels.transform(with_queried_boxes, run, cycle_id)
     return labels.withColumns(
         {
             "split": F.lit(split),
             "cycle_id": F.lit(cycle_id),
+            "import_id": F.lit(import_id),
             "ts": utc_timestamp(run.started_s),
         }
-    )
+    ).select(*GROUND_TRUTH.column_names)
 
 
-def _tell_rejected(run: Run, parsed: DataFrame) -> int:
-    reasons = parsed.where("reject_reason IS NOT NULL").groupBy("reject_kind", "reject_reason").count()
-    total = reasons.agg(F.coalesce(F.sum("count"), F.lit(0)).alias("n")).first()
-    assert total is not None
+def _counts(run: Run, truth: DataFrame, rejects: DataFrame) -> dict[str, int]:
+    found = truth.agg(
+        F.count("*").alias("images"), F.coalesce(F.sum(F.size("boxes")), F.lit(0)).alias("boxes")
+    ).first()
+    assert found is not None
+    unknown = "reason LIKE 'no image of the lake %'"
+    reasons = rejects.where(f"NOT {unknown}").groupBy("item_kind", "reason").count()
     for row in reasons.orderBy(F.desc("count")).limit(REASONS_TOLD).collect():
-        run.tell(f"rejected {row['count']:,} x {row.reject_kind}: {row.reject_reason}")
-    return int(total.n)
+        run.tell(f"rejected {row['count']:,} x {row.item_kind}: {row.reason}")
+    total = rejects.agg(
+        F.count_if(F.expr(unknown)).alias("not_in_lake"),
+        F.count_if(F.expr(f"NOT {unknown}")).alias("rejected"),
+    ).first()
+    assert total is not None
+    return {**found.asDict(), **total.asDict()}
+
+
+def _require_usable(labels_uri: str, counts: dict[str, int], parsed: DataFrame) -> None:
+    if counts["images"] == 0 and counts["rejected"] == 0:
+        example = parsed.where("file_name IS NOT NULL").select("file_name").first()
+        raise QuarryError(
+            f"labels {labels_uri}: none of its images is in the lake; file names must be paths below the "
+            "lake's root or image ids, got for example "
+            f"{example.file_name if example else 'no image at all'!r}"
+        )
+    if counts["boxes"] == 0 and counts["rejected"]:
+        raise QuarryError(
+            f"labels {labels_uri}: all {counts['rejected']:,} items were rejected, for the reasons above"
+        )
+
+
+def _write(run: Run, truth: DataFrame, rejects: DataFrame, import_id: str) -> None:
+    """Truth before history: what history holds of an import is never written again."""
+    run.store.create(GROUND_TRUTH_HISTORY)
+    done = run.store.read(GROUND_TRUTH_HISTORY, pinned=True).where(F.col("import_id") == import_id)
+    new = truth.join(done.select("image_id"), "image_id", "left_anti").persist(StorageLevel.DISK_ONLY)
+    run.store.merge(GROUND_TRUTH, new, changed=f"({NEW_CONTENT}) AND {NOT_OLDER}")
+    _keep(run, GROUND_TRUTH_HISTORY, new)
+    items = rejects.withColumns({"import_id": F.lit(import_id), "ts": utc_timestamp(run.started_s)})
+    _keep(run, LABEL_REJECTS, items)
+    new.unpersist()
+
+
+def _keep(run: Run, table: Table, rows: DataFrame) -> None:
+    run.store.merge(table, rows, on_match="keep")
+
+
+def _record(run: Run, import_id: str, values: dict[str, object]) -> None:
+    row = run.store.session.range(1).withColumns(
+        {name: F.lit(value) for name, value in {**values, "import_id": import_id}.items()}
+    )
+    _keep(run, LABEL_IMPORTS, row.withColumn("ts", utc_timestamp(run.started_s)))

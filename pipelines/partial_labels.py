@@ -11,13 +11,16 @@ from pipelines.tables import sql_literal
 from schemas.tables import ACQUISITION, GROUND_TRUTH, TRUTH_BOX_DDL
 
 QUERY_SOURCE = "query"
+_BOXES = f"array<{TRUTH_BOX_DDL}>"
 
 
 def with_queried_boxes(labels: DataFrame, run: Run, cycle_id: str) -> DataFrame:
-    """Labels of the cycle's box picks as verdicts on those boxes; labels of other images as they are.
+    """Labels of the cycle's box picks as verdicts on those boxes; labels of whole images as they are.
 
-    A picked box that meets no returned box (IoU >= 0.5) is background. Boxes that were labeled earlier stay,
-    but for those a new one meets: corrections supersede. The image is complete only if it was before.
+    Of an image that came back as a whole, a picked box that meets no returned box (IoU >= 0.5) is background;
+    of single verifications, which are not complete, only what was answered counts. Boxes that were labeled
+    earlier stay, but for those a new one meets: corrections supersede. The image is complete only if it was
+    before.
 
     Args:
         labels: Columns image_id, boxes and complete, one row an image.
@@ -29,24 +32,24 @@ def with_queried_boxes(labels: DataFrame, run: Run, cycle_id: str) -> DataFrame:
 
     Source: fine-grained boxes, section 3 ("Updating the Training Dataset").
     """
-    known = run.store.read(GROUND_TRUTH).select(
+    known = run.store.read(GROUND_TRUTH, pinned=True).select(
         "image_id", F.col("boxes").alias("known"), F.col("complete").alias("was_complete")
     )
     rows = labels.join(_queried_boxes(run, cycle_id), "image_id", "left").join(known, "image_id", "left")
-    refused = F.filter("queried", lambda box: ~_meets_any(box, F.col("boxes")))
-    said = F.concat("boxes", refused)
-    earlier = F.filter(F.coalesce("known", F.array().cast(_BOXES)), lambda box: ~_meets_any(box, said))
-    is_whole = F.col("queried").isNull()
-    return rows.select(
-        "image_id",
-        F.when(is_whole, F.col("boxes")).otherwise(F.array_sort(F.concat(earlier, said))).alias("boxes"),
-        F.when(is_whole, F.col("complete"))
-        .otherwise(F.coalesce("was_complete", F.lit(False)))
-        .alias("complete"),
-    )
-
-
-_BOXES = f"array<{TRUTH_BOX_DDL}>"
+    none = F.array().cast(_BOXES)
+    unmet = F.filter("queried", lambda box: ~_meets_any(box, F.col("boxes")))
+    refused = F.when(F.col("complete"), unmet)
+    said = F.concat("boxes", F.coalesce(refused, none))
+    earlier = F.filter(F.coalesce("known", none), lambda box: ~_meets_any(box, said))
+    is_whole = F.col("queried").isNull() & F.col("complete")
+    was_complete = F.coalesce("was_complete", F.lit(False))
+    together = F.array_sort(F.concat(earlier, said))
+    return rows.withColumns(
+        {
+            "boxes": F.when(is_whole, F.col("boxes")).otherwise(together),
+            "complete": F.when(is_whole, F.col("complete")).otherwise(was_complete),
+        }
+    ).drop("queried", "known", "was_complete")
 
 
 def _queried_boxes(run: Run, cycle_id: str) -> DataFrame:

@@ -132,10 +132,57 @@ GROUND_TRUTH = Table(
         _required("complete", "BOOLEAN", "whole image labeled, or only queried boxes"),
         _required("split", "STRING", "train: used for training; eval: held out to measure with"),
         _required("cycle_id", "STRING", "cycle that brought the labels"),
+        _optional("annotator", "STRING", "who drew them, as the tool says"),
+        _optional("annotated_ts", "TIMESTAMP", "when they were drawn, UTC, as the tool says"),
+        _optional("import_id", "STRING", "label_imports.import_id"),
         _required("ts", "TIMESTAMP", "when imported, UTC"),
     ),
     key=("image_id",),
     checks=(("split_known", "split IN ('train', 'eval')"),),
+)
+
+GROUND_TRUTH_HISTORY = Table(
+    name="ground_truth_history",
+    comment="What every import said of an image, also what was corrected later",
+    columns=tuple(
+        _required(c.name, c.ddl_type, c.comment) if c.name == "import_id" else c for c in GROUND_TRUTH.columns
+    ),
+    key=("image_id", "import_id"),
+)
+
+LABEL_IMPORTS = Table(
+    name="label_imports",
+    comment="Label files that were imported; the same content imported again is the same import",
+    columns=(
+        _required("import_id", "STRING", "hash of the files' content and how they were read"),
+        _required("cycle_id", "STRING", "cycle that brought the labels"),
+        _required("vendor", "STRING", "format of the files"),
+        _required("split", "STRING", "train or eval"),
+        _required("source", "STRING", "file or folder, as given"),
+        _required("n_files", "BIGINT", "label files"),
+        _required("n_images", "BIGINT", "images with labels"),
+        _required("n_boxes", "BIGINT", "their boxes"),
+        _required("n_rejected", "BIGINT", "items in label_rejects, without those of unknown images"),
+        _required("n_not_in_lake", "BIGINT", "images the lake did not have"),
+        _required("ts", "TIMESTAMP", "when first imported, UTC"),
+    ),
+    key=("import_id",),
+)
+
+LABEL_REJECTS = Table(
+    name="label_rejects",
+    comment="Every image and box of an imported file that was left out, and why",
+    columns=(
+        _required("import_id", "STRING", "label_imports.import_id"),
+        _required("source", "STRING", "file it is in"),
+        _required("item_kind", "STRING", "image or annotation"),
+        _required("item_id", "STRING", "id the file gives it"),
+        _optional("file_name", "STRING", "image, as the file names it"),
+        _optional("image_id", "STRING", "images.image_id, where it was found"),
+        _required("reason", "STRING", "why it was left out"),
+        _required("ts", "TIMESTAMP", "when first imported, UTC"),
+    ),
+    key=("import_id", "source", "item_kind", "item_id", "reason"),
 )
 
 HARDNESS = Table(
@@ -285,6 +332,9 @@ TABLES: tuple[Table, ...] = (
     DETECTIONS,
     QUARANTINE,
     GROUND_TRUTH,
+    GROUND_TRUTH_HISTORY,
+    LABEL_IMPORTS,
+    LABEL_REJECTS,
     HARDNESS,
     ACQUISITION,
     NEAR_MISSES,

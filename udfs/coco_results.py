@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,8 @@ import pyarrow as pa
 from conf.errors import QuarryError
 from udfs.boxes import FloatArray, IntArray
 from udfs.formats.coco import category_names, split_images
+from udfs.formats.json_values import json_document
+from udfs.formats.returned import NotThisFormat
 from udfs.image_files import ImageFault, read_bytes
 from udfs.imported_detections import (
     BOX,
@@ -23,7 +26,6 @@ from udfs.imported_detections import (
     GivenDetections,
     found_rows,
 )
-from udfs.labels import json_document
 
 IMAGE_SCHEMA = pa.schema(
     [
@@ -54,7 +56,7 @@ def coco_image_list(uri: str) -> tuple[pa.Table, dict[int, str]]:
     Raises:
         QuarryError: Not such a file, no image in it, or an image that is incomplete or not unique.
     """
-    document = json_document(uri, "image list")
+    document = _document(uri)
     images = document.get("images")
     if not isinstance(images, list) or not images:
         raise QuarryError(f"image list {uri}: expected a COCO object with a non-empty array `images`")
@@ -81,6 +83,21 @@ def coco_image_list(uri: str) -> tuple[pa.Table, dict[int, str]]:
         for image in sound
     ]
     return pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA), categories
+
+
+def _document(uri: str) -> dict[str, Any]:
+    try:
+        document = json_document(io.BytesIO(read_bytes(uri)))
+    except ImageFault as fault:
+        raise QuarryError(f"image list {uri}: {fault.message}") from None
+    except NotThisFormat as error:
+        raise QuarryError(f"image list {uri}: {error}") from None
+    if not isinstance(document, dict):
+        raise QuarryError(
+            f"image list {uri}: expected a COCO object with images, annotations and categories, "
+            f"got {type(document).__name__}"
+        )
+    return document
 
 
 def id_text(image_id: int | str) -> str:

@@ -124,6 +124,28 @@ def header_size_wh(uri: str, max_pixels: int) -> tuple[int, int]:
     Raises:
         ImageFault: The file cannot be read, its header is damaged or no image's, or it names too many pixels.
     """
+    with _header(uri, max_pixels) as image:
+        width, height = image.size
+        turned = orientation_of(image) in TRANSPOSING_ORIENTATIONS
+    return (height, width) if turned else (width, height)
+
+
+def header_orientation(uri: str, max_pixels: int) -> int:
+    """EXIF orientation of an image file, 1 to 8, read from the header only.
+
+    Args:
+        uri: Path or URI of the image.
+        max_pixels: Larger images are refused.
+
+    Raises:
+        ImageFault: The file cannot be read, its header is damaged or no image's, or it names too many pixels.
+    """
+    with _header(uri, max_pixels) as image:
+        return orientation_of(image)
+
+
+@contextmanager
+def _header(uri: str, max_pixels: int) -> Iterator[Image.Image]:
     with _store_faults():
         filesystem, path = filesystem_and_path(uri)
         file = filesystem.open_input_file(path)
@@ -133,9 +155,7 @@ def header_size_wh(uri: str, max_pixels: int) -> tuple[int, int]:
         # Stores answer one large request faster than many small ones.
         buffered = io.BufferedReader(_StoreFile(file), HEADER_BYTES)
         with _faults(), _open_image(buffered, max_pixels) as image:
-            width, height = image.size
-            turned = orientation_of(image) in TRANSPOSING_ORIENTATIONS
-    return (height, width) if turned else (width, height)
+            yield image
 
 
 def decode_rgb(content: bytes, max_pixels: int) -> NDArray[np.uint8]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timezone
 from typing import Any
 
 import pyarrow as pa
 
 from conf.errors import QuarryError
 from conf.label_map import LabelMap
-from udfs.formats.coco import category_names, coco_truths
-from udfs.formats.returned import RejectedItem, ReturnedImage
-from udfs.image_files import ImageFault, read_bytes
+from udfs.formats.registry import FORMATS
+from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedBox, ReturnedImage
+from udfs.image_files import filesystem_and_path
 
 TRUTH_BOX_TYPE = pa.struct(
     [
@@ -30,108 +30,157 @@ TRUTH_BOX_TYPE = pa.struct(
 )
 LABEL_SCHEMA = pa.schema(
     [
+        ("source", pa.string()),
+        ("item_kind", pa.string()),
+        ("item_id", pa.string()),
         ("file_name", pa.string()),
         ("quarry_image_id", pa.string()),
+        ("task_id", pa.string()),
+        ("said_width", pa.int32()),
+        ("said_height", pa.int32()),
         ("boxes", pa.list_(TRUTH_BOX_TYPE)),
-        ("reject_kind", pa.string()),
-        ("reject_reason", pa.string()),
+        ("complete", pa.bool_()),
+        ("annotator", pa.string()),
+        ("annotated_ts", pa.timestamp("us", "UTC")),
+        ("reason", pa.string()),
     ]
 )
 ROWS_PER_BATCH = 1_000
 
 
-def coco_label_batches(
-    batches: Iterator[pa.RecordBatch], label_ids: dict[str, int], label_map: LabelMap | None = None
+def label_batches(
+    batches: Iterable[pa.RecordBatch],
+    form: str,
+    label_ids: Mapping[str, int],
+    label_map: LabelMap | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Rows of COCO annotation files: truths of images, and what was rejected with its reason.
+    """Rows of label files: images with what was drawn, and what was left out with its reason.
 
     Args:
-        batches: Column `uri`: a COCO JSON file each.
+        batches: Column `uri`: a label file each.
+        form: Format of the files, a name of `FORMATS`.
         label_ids: Class name to the model's label id; empty when no model is known yet, then `label` stays
             null.
         label_map: Renames classes and drops the boxes of some; applied before `label_ids`.
 
     Yields:
-        Batches of LABEL_SCHEMA; a row has either boxes (perhaps none), or reject_kind and reject_reason.
+        Batches of LABEL_SCHEMA. A row of an image has boxes (perhaps none) in px of the frame the file
+        states; any other row has a reason.
 
     Raises:
-        QuarryError: A file is not COCO, or names a class that the map or the model does not know.
+        QuarryError: A file cannot be read, or is not of this format.
     """
+    rows: list[dict[str, Any]] = []
     for batch in batches:
         for uri in batch.column("uri").to_pylist():
-            rows: list[dict[str, Any]] = []
-            items, targets = _items(uri, label_map)
-            for item in items:
-                rows.append(
-                    _rejected(item)
-                    if isinstance(item, RejectedItem)
-                    else _truth(item, uri, label_ids, targets)
-                )
+            for item in _items(uri, form):
+                rows += _rows(item, uri, form, label_ids, label_map)
                 if len(rows) >= ROWS_PER_BATCH:
                     yield pa.RecordBatch.from_pylist(rows, schema=LABEL_SCHEMA)
                     rows = []
-            if rows:
-                yield pa.RecordBatch.from_pylist(rows, schema=LABEL_SCHEMA)
+    if rows:
+        yield pa.RecordBatch.from_pylist(rows, schema=LABEL_SCHEMA)
 
 
-def json_document(uri: str, what: str) -> dict[str, Any]:
-    """The object a JSON file holds.
-
-    Args:
-        uri: Path or URI.
-        what: What the user calls the file, for messages.
-
-    Raises:
-        QuarryError: No such file, not JSON, or no object.
-    """
+def _items(uri: str, form: str) -> Iterator[ReturnedImage | RejectedItem]:
+    read = FORMATS[form].read
+    assert read is not None
     try:
-        document = json.loads(read_bytes(uri))
-    except ImageFault as fault:
-        raise QuarryError(f"{what} {uri}: {fault.message}") from None
-    except (ValueError, RecursionError) as error:
-        raise QuarryError(f"{what} {uri}: not JSON: {str(error).splitlines()[0]}") from None
-    if not isinstance(document, dict):
-        raise QuarryError(
-            f"{what} {uri}: expected a COCO object with images, annotations and categories, "
-            f"got {type(document).__name__}"
-        )
-    return document
-
-
-def _items(
-    uri: str, label_map: LabelMap | None
-) -> tuple[Iterator[ReturnedImage | RejectedItem], dict[str, str | None]]:
-    """What a file holds, and what each of its classes is called here; None drops its boxes."""
-    document = json_document(uri, "label file")
-    try:
-        items = coco_truths(document)
-        classes = category_names(document["categories"]).values()
-        names: dict[str, str | None] = {name: name for name in classes}
-        return items, label_map.of(names, all_classes=True) if label_map else names
-    except QuarryError as error:
+        filesystem, path = filesystem_and_path(uri)
+        with filesystem.open_input_file(path) as stream:
+            yield from read(stream)
+    except NotThisFormat as error:
         raise QuarryError(f"label file {uri}: {error}") from None
+    except OSError as error:
+        raise QuarryError(f"label file {uri}: {str(error).splitlines()[0]}") from None
 
 
-def _truth(
-    image: ReturnedImage, uri: str, label_ids: dict[str, int], targets: dict[str, str | None]
-) -> dict[str, Any]:
-    boxes = []
-    for box in image.boxes:
-        name = targets[box.label_name]
-        if name is None:
-            continue
-        if label_ids and name not in label_ids:
-            raise QuarryError(
-                f"label file {uri}: class {name!r} is unknown to the model; known: {', '.join(label_ids)}; "
-                "--label-map renames classes"
-            )
-        corners = {"x1": box.x1, "y1": box.y1, "x2": box.x2, "y2": box.y2}
-        boxes.append(
-            {"label": label_ids.get(name), "label_name": name, **corners}
-            | {"iscrowd": box.iscrowd, "status": "labeled", "source": "coco"}
-        )
-    return {"file_name": image.file_name, "quarry_image_id": image.quarry_image_id, "boxes": boxes}
+def _rows(
+    item: ReturnedImage | RejectedItem,
+    uri: str,
+    form: str,
+    label_ids: Mapping[str, int],
+    label_map: LabelMap | None,
+) -> Iterator[dict[str, Any]]:
+    if isinstance(item, RejectedItem):
+        yield _rejected(item, uri)
+        return
+    boxes: dict[ReturnedBox, dict[str, Any]] = {}
+    for box in item.boxes:
+        row = _box_row(box, form, label_ids, label_map)
+        if isinstance(row, str):
+            yield _rejected_box(item, box, uri, row)
+        elif box in boxes:
+            yield _rejected_box(item, box, uri, "the same box is there twice")
+        elif row:
+            boxes[box] = row
+    yield {
+        "source": uri,
+        "item_kind": "image",
+        "item_id": item.task_id or item.file_name,
+        "file_name": item.file_name,
+        "quarry_image_id": item.quarry_image_id,
+        "task_id": item.task_id,
+        "said_width": item.width,
+        "said_height": item.height,
+        "boxes": list(boxes.values()),
+        "complete": item.complete,
+        "annotator": item.annotator,
+        "annotated_ts": None if item.annotated_at is None else _utc(item.annotated_at),
+    }
 
 
-def _rejected(item: RejectedItem) -> dict[str, Any]:
-    return {"file_name": item.file_name, "reject_kind": item.kind, "reject_reason": item.reason}
+def _box_row(
+    box: ReturnedBox, form: str, label_ids: Mapping[str, int], label_map: LabelMap | None
+) -> dict[str, Any] | str:
+    """The box as a row, empty where the map drops its class, or why it cannot be used."""
+    name: str | None = box.label_name
+    if label_map is not None:
+        try:
+            name = label_map.target(box.label_name)
+        except QuarryError as error:
+            return str(error)
+    if name is None:
+        return {}
+    if label_ids and name not in label_ids:
+        known = ", ".join(label_ids)
+        return f"class {name!r} is unknown to the model; known: {known}; --label-map renames classes"
+    return {
+        "label": label_ids.get(name),
+        "label_name": name,
+        "x1": box.x1,
+        "y1": box.y1,
+        "x2": box.x2,
+        "y2": box.y2,
+        "iscrowd": box.iscrowd,
+        "status": box.status,
+        "source": form,
+        "detection_id": box.detection_id,
+    }
+
+
+def _rejected(item: RejectedItem, uri: str) -> dict[str, Any]:
+    return {
+        "source": uri,
+        "item_kind": item.kind,
+        "item_id": item.item_id,
+        "file_name": item.file_name,
+        "reason": item.reason,
+    }
+
+
+def _rejected_box(image: ReturnedImage, box: ReturnedBox, uri: str, reason: str) -> dict[str, Any]:
+    place = ", ".join(f"{value:g}" for value in (box.x1, box.y1, box.x2, box.y2))
+    item_id = box.detection_id or f"{box.label_name} {place}"
+    return _rejected(
+        RejectedItem(kind="annotation", item_id=item_id, reason=reason, file_name=image.file_name), uri
+    )
+
+
+def _utc(text: str) -> datetime | None:
+    """The moment, or None where the text is none that a table can hold."""
+    try:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        return None

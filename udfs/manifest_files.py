@@ -122,8 +122,8 @@ def folder_names(strategies: Iterable[str]) -> dict[str, str]:
         other = taken.setdefault(name.lower(), strategy)
         if other != strategy:
             raise QuarryError(
-                f"strategies {other!r} and {strategy!r} would share the folder {name!r}: rename one, or export "
-                "one at a time (setting export.strategies) to different folders (export.folder)"
+                f"strategies {other!r} and {strategy!r} would share the folder {name!r}: rename one, or "
+                "export one at a time (setting export.strategies) to different folders (export.folder)"
             )
         names[strategy] = name
     return names
@@ -132,9 +132,11 @@ def folder_names(strategies: Iterable[str]) -> dict[str, str]:
 def _rows(batches: Iterable[pa.RecordBatch], uris: SentUris) -> Iterator[dict[str, Any]]:
     for batch in batches:
         rows = batch.to_pylist()
-        sent = uris.rewritten([(row["uri"], row["path"], row["image_id"]) for row in rows])
-        for row, uri in zip(rows, sent, strict=True):
-            yield {**row, "uri": uri}
+        known = [row for row in rows if row["uri"] is not None]
+        sent = uris.rewritten([(row["uri"], row["path"], row["image_id"]) for row in known])
+        for row, uri in zip(known, sent, strict=True):
+            row["uri"] = uri
+        yield from rows
 
 
 def _with_parts(
@@ -155,7 +157,12 @@ def _with_parts(
 
 
 def _most_bytes(row: Mapping[str, Any]) -> int:
-    texts = 2 * len(row["uri"]) + 3 * len(row["path"]) + 3 * len(row["image_id"]) + 2 * len(row["task_id"])
+    texts = (
+        2 * len(row["uri"] or "")
+        + 3 * len(row["path"] or "")
+        + 3 * len(row["image_id"])
+        + 2 * len(row["task_id"])
+    )
     boxes = row["boxes"] or ()
     return (
         TASK_BYTES
@@ -166,6 +173,11 @@ def _most_bytes(row: Mapping[str, Any]) -> int:
 
 def _task(row: Mapping[str, Any], manifest: Manifest, totals: _Totals) -> LabelingTask:
     totals.note(row)
+    if row["uri"] is None or row["width"] is None or row["height"] is None:
+        raise QuarryError(
+            f"image {row['image_id']!r}: its place or size is not known (uri {row['uri']!r}, "
+            f"{row['width']} x {row['height']} px); run `quarry ingest` and `quarry detect` first"
+        )
     return LabelingTask(
         task_id=row["task_id"],
         image_id=row["image_id"],

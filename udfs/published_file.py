@@ -7,10 +7,11 @@ import io
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 
 from udfs.image_files import filesystem_and_path
@@ -70,6 +71,13 @@ def file_sha256(uri: str) -> str:
         while chunk := stream.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def file_digest_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The SHA-256 of each file named in column `uri`, as column `sha256`; mapInArrow-shaped."""
+    for batch in batches:
+        digests = [file_sha256(uri) for uri in batch.column("uri").to_pylist()]
+        yield pa.RecordBatch.from_pydict({"sha256": pa.array(digests, pa.string())})
 
 
 def renames(uri: str) -> bool:

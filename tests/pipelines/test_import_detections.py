@@ -19,7 +19,7 @@ from conf.label_map import LabelMap
 from conf.settings import LakeSettings
 from pipelines.import_detections import ImportRequest, import_detections
 from pipelines.ingest import ingest
-from pipelines.labels import import_coco_labels
+from pipelines.labels import import_labels
 from pipelines.run import Run
 from pipelines.tables import TableStore
 from tests.small_lake import rows
@@ -106,7 +106,7 @@ def test_coco_results_become_rows_and_a_repeat_changes_nothing(run: Run, tmp_pat
     (tmp_path / "labels.json").write_text(
         json.dumps({"images": IMAGES, "annotations": [], "categories": CATEGORIES})
     )
-    assert import_coco_labels(run, str(tmp_path / "labels.json"), "eval", "c", None)["images"] == 3
+    assert import_labels(run, str(tmp_path / "labels.json"), "coco", "eval", "c", None)["images"] == 3
 
 
 def test_bad_detections_leave_their_model_only_and_come_back(run: Run, tmp_path: Path) -> None:

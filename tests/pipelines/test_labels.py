@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from conf.errors import QuarryError
 from conf.settings import LakeSettings
 from pipelines.ingest import ingest
-from pipelines.labels import import_coco_labels
+from pipelines.labels import import_labels
 from pipelines.run import Run
 from pipelines.tables import TableStore, in_schema, spark_schema
 from schemas.tables import ACQUISITION, DETECTIONS
@@ -51,7 +51,7 @@ def test_labels_find_their_images_by_path(run: Run, tmp_path: Path) -> None:
     (tmp_path / "labels.json").write_text(json.dumps(document))
     told: list[str] = []
     teller = Run(store=run.store, tell=told.append)
-    counts = import_coco_labels(teller, str(tmp_path / "labels.json"), "eval", "c1", None)
+    counts = import_labels(teller, str(tmp_path / "labels.json"), "coco", "eval", "c1", None)
     assert counts == {"images": 2, "boxes": 1, "not_in_lake": 1, "rejected": 1}
     assert any("rejected 1 x annotation" in line for line in told)
     path_of = {row["image_id"]: row["path"] for row in rows(run.store.root, "images")}
@@ -61,7 +61,7 @@ def test_labels_find_their_images_by_path(run: Run, tmp_path: Path) -> None:
     assert (box["x1"], box["y1"], box["x2"], box["y2"], box["label_name"]) == (10.0, 20.0, 40.0, 60.0, "cell")
     before = rows(run.store.root, "ground_truth", volatile=True)
     later = Run(store=run.store)
-    import_coco_labels(later, str(tmp_path / "labels.json"), "eval", "c2", None)
+    import_labels(later, str(tmp_path / "labels.json"), "coco", "eval", "c2", None)
     assert rows(run.store.root, "ground_truth", volatile=True) == before
 
 
@@ -70,9 +70,9 @@ def test_a_folder_of_files_is_imported_and_corrections_supersede(run: Run, tmp_p
     folder.mkdir(parents=True)
     (folder / "one.json").write_text(json.dumps(coco(["a/x.jpg"], [(0, [1, 2, 3, 4])])))
     (folder / "two.json").write_text(json.dumps(coco(["b/x.jpg"], [])))
-    assert import_coco_labels(run, str(tmp_path / "labels"), "eval", "c1", None)["images"] == 2
+    assert import_labels(run, str(tmp_path / "labels"), "coco", "eval", "c1", None)["images"] == 2
     (folder / "one.json").write_text(json.dumps(coco(["a/x.jpg"], [(0, [5, 6, 7, 8])])))
-    import_coco_labels(run, str(folder / "one.json"), "eval", "c2", None)
+    import_labels(run, str(folder / "one.json"), "coco", "eval", "c2", None)
     boxes = [row["boxes"] for row in rows(run.store.root, "ground_truth") if row["boxes"]]
     assert len(boxes) == 1 and boxes[0][0]["x1"] == 5.0
 
@@ -80,9 +80,9 @@ def test_a_folder_of_files_is_imported_and_corrections_supersede(run: Run, tmp_p
 def test_labels_of_another_lake_are_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "labels.json").write_text(json.dumps(coco(["elsewhere.jpg"], [])))
     with pytest.raises(QuarryError, match=r"none of its images is in the lake.*elsewhere\.jpg"):
-        import_coco_labels(run, str(tmp_path / "labels.json"), "eval", "c1", None)
+        import_labels(run, str(tmp_path / "labels.json"), "coco", "eval", "c1", None)
     with pytest.raises(QuarryError, match="no such file or folder"):
-        import_coco_labels(run, str(tmp_path / "nothing.json"), "eval", "c1", None)
+        import_labels(run, str(tmp_path / "nothing.json"), "coco", "eval", "c1", None)
     assert not (tmp_path / "tables" / "ground_truth").exists()
 
 
@@ -95,7 +95,7 @@ def test_files_that_share_an_image_are_put_together(run: Run, tmp_path: Path) ->
     ):
         content = json.dumps(coco(["b/x.jpg"], [(0, [float(v) for v in box]) for box in boxes]))
         (tmp_path / "labels" / f"{name}.json").write_text(content)
-    counts = import_coco_labels(run, str(tmp_path / "labels"), "eval", "c1", None)
+    counts = import_labels(run, str(tmp_path / "labels"), "coco", "eval", "c1", None)
     assert counts == {"images": 1, "boxes": 3, "not_in_lake": 0, "rejected": 0}
     (row,) = rows(run.store.root, "ground_truth")
     assert [box["x1"] for box in row["boxes"]] == [1.0, 2.0, 9.0]
@@ -126,7 +126,7 @@ def test_answers_about_picked_boxes_leave_the_rest_of_the_image_open(run: Run, t
     (tmp_path / "answers.json").write_text(json.dumps(answers))
     states = []
     for _ in range(2):
-        import_coco_labels(run, str(tmp_path / "answers.json"), "train", "c1", None)
+        import_labels(run, str(tmp_path / "answers.json"), "coco", "train", "c1", None)
         truth = {row["image_id"]: row for row in rows(run.store.root, "ground_truth", volatile=True)}
         assert truth[b]["complete"] and len(truth[b]["boxes"]) == 1
         assert not truth[a]["complete"]
@@ -137,6 +137,6 @@ def test_answers_about_picked_boxes_leave_the_rest_of_the_image_open(run: Run, t
 
     more = coco(["a/x.jpg"], [(0, [70, 10, 20, 20])])
     (tmp_path / "more.json").write_text(json.dumps(more))
-    import_coco_labels(run, str(tmp_path / "more.json"), "eval", "c1", None)
+    import_labels(run, str(tmp_path / "more.json"), "coco", "eval", "c1", None)
     (row,) = [row for row in rows(run.store.root, "ground_truth") if row["image_id"] == a]
     assert row["complete"] and len(row["boxes"]) == 1, "held-out labels are whole images"

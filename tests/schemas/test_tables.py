@@ -13,6 +13,7 @@ from schemas.tables import (
     GROUND_TRUTH,
     HARDNESS,
     IMAGES,
+    MANIFESTS,
     METRICS,
     TABLES,
     TRUTH_BOX_DDL,
@@ -21,6 +22,7 @@ from schemas.tables import (
 from udfs.detection_rows import DETECT_SCHEMA, DETECTION_TYPE, TIMINGS
 from udfs.ingest import HEADER_SCHEMA
 from udfs.labels import LABEL_SCHEMA, TRUTH_BOX_TYPE
+from udfs.manifest_files import FILE_SCHEMA
 from udfs.metric_rows import METRIC_SCHEMA
 from udfs.score import HARDNESS_SCHEMA
 
@@ -40,6 +42,9 @@ CONTRACT = {
     "detections": "image_id model_id view width height detections n_detections latency_ms run_id ts",
     "quarantine": "image_id uri stage error_class message attempts first_ts last_ts resolved",
     "ground_truth": "image_id boxes complete cycle_id ts",
+    "ground_truth_history": "image_id boxes complete split cycle_id annotator annotated_ts import_id ts",
+    "label_imports": "import_id cycle_id vendor split source n_files n_images n_boxes n_rejected ts",
+    "label_rejects": "import_id source item_kind item_id file_name image_id reason ts",
     "hardness": "image_id model_id query hardness std_error estimator n_samples eta settings_hash run_id",
     "acquisition": "cycle_id strategy unit rank image_id detection_id score cost_s settings_hash",
     "near_misses": "cycle_id strategy unit rank image_id detection_id score reason settings_hash",
@@ -145,7 +150,13 @@ def test_boxes_leave_the_workers_as_the_tables_hold_them(arrow: pa.DataType, ddl
         (HEADER_SCHEMA, IMAGES, {"error_class", "message"}),
         (HARDNESS_SCHEMA, HARDNESS, set()),
         (METRIC_SCHEMA, METRICS, set()),
-        (LABEL_SCHEMA, GROUND_TRUTH, {"file_name", "quarry_image_id", "reject_kind", "reject_reason"}),
+        (
+            LABEL_SCHEMA,
+            GROUND_TRUTH,
+            {"source", "item_kind", "item_id", "file_name", "quarry_image_id", "task_id", "reason"}
+            | {"said_width", "said_height"},
+        ),
+        (FILE_SCHEMA, MANIFESTS, {"file_name"}),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )

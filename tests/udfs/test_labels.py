@@ -9,7 +9,7 @@ import pytest
 
 from conf.errors import QuarryError
 from conf.label_map import LabelMap
-from udfs.labels import LABEL_SCHEMA, coco_label_batches
+from udfs.labels import LABEL_SCHEMA, label_batches
 
 LABEL_IDS = {"car": 1, "person": 2}
 
@@ -33,7 +33,7 @@ def _rows(
     uris: list[str], label_ids: dict[str, int], label_map: LabelMap | None = None
 ) -> list[dict[str, Any]]:
     batch = pa.RecordBatch.from_pydict({"uri": pa.array(uris, pa.string())})
-    found = list(coco_label_batches(iter([batch]), label_ids, label_map))
+    found = list(label_batches(iter([batch]), "coco", label_ids, label_map))
     assert all(one.schema == LABEL_SCHEMA for one in found)
     return [row for one in found for row in one.to_pylist()]
 
@@ -70,8 +70,8 @@ def test_boxes_are_corners_with_the_model_s_labels(tmp_path: Path) -> None:
 def test_what_is_left_out_has_a_reason_and_no_boxes(tmp_path: Path) -> None:
     rows = _rows([_write(tmp_path / "a.json", _document())], LABEL_IDS)
     (rejected,) = [row for row in rows if row["boxes"] is None]
-    assert rejected["reject_kind"] == "annotation"
-    assert "category_id 9" in rejected["reject_reason"]
+    assert rejected["item_kind"] == "annotation"
+    assert "category_id 9" in rejected["reason"]
     assert rejected["file_name"] == "a.jpg"
 
 
@@ -91,10 +91,12 @@ def test_files_are_read_one_after_the_other_whatever_the_batch_size(
     assert _rows([], LABEL_IDS) == []
 
 
-def test_a_class_the_model_does_not_know_is_refused(tmp_path: Path) -> None:
-    uri = _write(tmp_path / "a.json", _document())
-    with pytest.raises(QuarryError, match="class 'person' is unknown to the model; known: car"):
-        _rows([uri], {"car": 1})
+def test_boxes_of_a_class_the_model_does_not_know_are_rejected(tmp_path: Path) -> None:
+    rows = _rows([_write(tmp_path / "a.json", _document())], {"car": 1})
+    reasons = [row["reason"] for row in rows if row["item_kind"] == "annotation"]
+    assert "class 'person' is unknown to the model; known: car; --label-map renames classes" in reasons
+    truths = [row["boxes"] for row in rows if row["boxes"] is not None]
+    assert [[box["label_name"] for box in boxes] for boxes in truths] == [["car"], []]
 
 
 def test_a_label_map_renames_classes_and_drops_boxes(tmp_path: Path) -> None:
@@ -102,18 +104,27 @@ def test_a_label_map_renames_classes_and_drops_boxes(tmp_path: Path) -> None:
     two = LabelMap("two.yaml", {"person": "walker", "car": None})
     truths = [row["boxes"] for row in _rows([uri], {"walker": 5}, two) if row["boxes"] is not None]
     assert [[(box["label"], box["label_name"]) for box in boxes] for boxes in truths] == [[(5, "walker")], []]
-    with pytest.raises(QuarryError, match=r"a\.json: label map two\.yaml: class 'person' is not mentioned"):
-        _rows([uri], {}, LabelMap("two.yaml", {"car": None}))
+    rows = _rows([uri], {}, LabelMap("two.yaml", {"car": None}))
+    assert any("label map two.yaml: class 'person' is not mentioned" in (row["reason"] or "") for row in rows)
+
+
+def test_a_box_that_is_there_twice_is_kept_once_and_told(tmp_path: Path) -> None:
+    document = _document()
+    document["annotations"].append(dict(document["annotations"][0], id=9))
+    rows = _rows([_write(tmp_path / "a.json", document)], LABEL_IDS)
+    assert [len(row["boxes"]) for row in rows if row["boxes"] is not None] == [2, 0]
+    (twice,) = [row for row in rows if row["reason"] == "the same box is there twice"]
+    assert (twice["file_name"], twice["item_id"]) == ("a.jpg", "person 10, 20, 40.5, 60")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "0 bytes"),
+        (b"", "not JSON"),
         (b"{", "not JSON"),
-        (b"\xff\xfe\x00", "not JSON"),
+        (b"\xff\xfe\x00", "not UTF-8"),
         (b"[" * 100_000, "not JSON"),
-        (b"[]", "expected a COCO object"),
+        (b"[]", "expected an object with the array"),
         (b'{"images": []}', "annotations"),
     ],
 )

@@ -1,0 +1,59 @@
+"""Which image of the lake a returned label belongs to, and what cannot be used, with its reason."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+KEYS = ("path", "image_id", "uri")
+
+
+def with_image_id(labels: DataFrame, images: DataFrame) -> DataFrame:
+    """Labels with the image they name, by our own id where a tool carried it back, else by path, id or URI.
+
+    Args:
+        labels: Columns file_name and quarry_image_id, and any others.
+        images: The table `images`.
+
+    Returns:
+        The same with `image_id`, null where no image or more than one fits, and `n_fits`, how many do.
+    """
+    keyed = labels.withColumn("key", F.coalesce("quarry_image_id", "file_name"))
+    wanted = keyed.select("key").distinct()
+    fits = [
+        images.select(F.col(name).alias("key"), "image_id").join(wanted, "key", "left_semi") for name in KEYS
+    ]
+    by_key = fits[0].unionByName(fits[1]).unionByName(fits[2]).groupBy("key")
+    found = by_key.agg(F.min("image_id").alias("found"), F.count_distinct("image_id").alias("n_fits"))
+    joined = keyed.join(found, "key", "left").withColumn("n_fits", F.coalesce("n_fits", F.lit(0)))
+    return joined.withColumn("image_id", F.when(F.col("n_fits") == 1, F.col("found"))).drop("key", "found")
+
+
+def with_reasons(placed: DataFrame) -> DataFrame:
+    """Rows of images that cannot be used get a reason and lose their boxes; the others stay.
+
+    Unusable are images the lake does not have or has twice under this name, and, of several answers to one
+    task (a tool imported it twice, or several people labeled it), all but the newest.
+    """
+    same_task = Window.partitionBy("image_id", "task_id")
+    newest = same_task.orderBy(F.desc_nulls_last("annotated_ts"), "source", "item_id")
+    is_older = F.col("task_id").isNotNull() & (F.row_number().over(newest) > 1)
+    reason = (
+        F.when(F.col("reason").isNotNull(), F.col("reason"))
+        .when(F.col("n_fits") == 0, "no image of the lake has this path, URI or id")
+        .when(F.col("n_fits") > 1, F.format_string("fits %d images of the lake", F.col("n_fits")))
+        .when(is_older, "a newer answer to the same task is there")
+    )
+    judged = placed.withColumn("reason", reason)
+    return judged.withColumn("boxes", F.when(F.col("reason").isNull(), F.col("boxes")))
+
+
+def rejected_items(judged: DataFrame) -> DataFrame:
+    """One row per image or box that was left out: source, item_kind, item_id, file_name, image_id, reason."""
+    names = ("source", "item_kind", "item_id", "file_name", "image_id", "reason")
+    whole = judged.where("reason IS NOT NULL").select(*names)
+    boxes = judged.where("reason IS NULL").withColumn("reason", F.explode("outside"))
+    boxes = boxes.withColumn("item_kind", F.lit("annotation"))
+    return whole.unionByName(boxes.select(*names)).dropDuplicates(
+        ["source", "item_kind", "item_id", "reason"]
+    )
