@@ -33,7 +33,7 @@ def with_identity(listed: DataFrame, known: DataFrame, image_root: str | None) -
     twice = found.where("n_fits > 1").first()
     if twice is not None:
         raise QuarryError(
-            f"{twice.file_name!r} fits {twice.n_fits} images of the lake; give unique paths or quarry_image_id"
+            f"{twice.file_name!r} fits {twice.n_fits} images of the lake; give unique paths, or ids"
         )
     resolved = found.withColumn("image_id", image_id).join(there, "image_id", "left")
     other_size = resolved.where("known_width <> width OR known_height <> height")

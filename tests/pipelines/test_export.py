@@ -1,0 +1,175 @@
+"""Manifests: whole or absent, split as told, the same bytes again, nothing lost between tables and files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from conf.acquisition_spec import PriceList
+from conf.errors import QuarryError
+from conf.export_settings import ExportSettings
+from pipelines import export
+from pipelines.export import export_manifests
+from pipelines.models import Model
+from pipelines.run import Run
+from pipelines.tables import TableStore, in_schema, spark_schema
+from schemas.tables import ACQUISITION, DETECTIONS, IMAGES
+from tests.small_lake import detections_row, rows
+
+MODEL = Model(model_id="m", name="street", classes={1: "car", 2: 'it\'s a "bus"'}, head="softmax")
+PRICES = PriceList(money_per_hour=36.0)
+N_IMAGES = 7
+
+
+@pytest.fixture
+def run(session: SparkSession, tmp_path: Path) -> Run:
+    """Seven images with two boxes each; `hard:a` picked all of them whole, `boxes` picked three boxes."""
+    made = Run(store=TableStore(session, f"{tmp_path}/tables"))
+    ids = [f"id-{k}" for k in range(N_IMAGES)]
+    paths = ["day 1/x.jpg", "day 2/x.jpg", "ä/ö.png", *(f"plain/{k}.jpg" for k in range(3, N_IMAGES))]
+    images = [(i, f"/lake/{path}", path, "d", {}, 100, 80) for i, path in zip(ids, paths, strict=True)]
+    names = ("image_id", "uri", "path", "dataset", "partitions", "width", "height")
+    frame = session.createDataFrame(images, ", ".join(f"{c.name} {c.ddl_type}" for c in IMAGES.columns[:7]))
+    assert frame.columns == list(names)
+    made.store.merge(IMAGES, in_schema(frame.withColumn("ingest_ts", F.current_timestamp()), IMAGES))
+    found = [
+        detections_row(image_id=i, model_id="m", detections=_boxes(k), n_detections=2)
+        for k, i in enumerate(ids)
+    ]
+    seen = session.createDataFrame(found, spark_schema(DETECTIONS))
+    made.store.merge(DETECTIONS, seen.withColumn("ts", F.current_timestamp()))
+    whole = [("hard:a", "image", k + 1, i, None, 360.0, 3.6) for k, i in enumerate(ids)]
+    single = [
+        ("boxes", "box", k + 1, "id-0" if k < 2 else "id-1", d, 73.0, 0.73) for k, d in enumerate(PICKED)
+    ]
+    picks = session.createDataFrame(
+        whole + single,
+        "strategy STRING, unit STRING, rank INT, image_id STRING, detection_id STRING, cost_s DOUBLE, "
+        "cost_money DOUBLE",
+    )
+    constants = {"cycle_id": F.lit("c1"), "score": F.lit(0.5), "settings_hash": F.lit("s")}
+    made.store.merge(ACQUISITION, in_schema(picks.withColumns(constants), ACQUISITION))
+    return made
+
+
+PICKED = ("d0-1", "d0-0", "d1-0")
+
+
+def _boxes(k: int) -> list[tuple[Any, ...]]:
+    """A sure car and a doubtful bus."""
+    return [
+        (f"d{k}-0", 1, "car", 0.9, 10.0, 10.0, 30.0, 40.0, None, None),
+        (f"d{k}-1", 2, MODEL.classes[2], 0.2, 50.0, 20.0, 90.0, 80.0, None, None),
+    ]
+
+
+def _export(run: Run, folder: Path, **settings: Any) -> dict[str, int]:
+    given = ExportSettings(folder=str(folder), **settings)
+    return export_manifests(Run(store=run.store), "c1", MODEL, given, PRICES)
+
+
+def _tasks(folder: Path) -> list[dict[str, Any]]:
+    return [
+        task for file in sorted(folder.glob("tasks-*.json")) for task in json.loads(file.read_text("utf-8"))
+    ]
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_manifest_is_split_and_every_task_is_in_one_file(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    counts = _export(run, out, formats=("label_studio", "coco"), strategies=("hard:a",), tasks_per_file=3)
+    assert counts == {"manifests": 2, "files": 6, "tasks": 7, "boxes": 7}
+    folder = out / "c1" / "hard-a.label_studio"
+    tasks = _tasks(folder)
+    assert [task["data"]["rank"] for task in tasks] == list(range(1, N_IMAGES + 1))
+    assert [len(json.loads(p.read_text())) for p in sorted(folder.glob("tasks-*"))] == [3, 3, 1]
+    assert len({task["data"]["task_id"] for task in tasks}) == N_IMAGES
+    assert all(len(task["predictions"][0]["result"]) == 1 for task in tasks), "the doubtful box is not sent"
+    recorded = [row for row in rows(run.store.root, "manifests") if row["vendor"] == "coco"]
+    assert [(row["n_tasks"], row["n_images"], row["n_boxes"], row["cost_s"]) for row in recorded] == [
+        (3, 3, 3, 1080.0),
+        (3, 3, 3, 1080.0),
+        (1, 1, 1, 360.0),
+    ]
+    assert all(Path(row["path"]).is_file() for row in recorded)
+    assert sum(row["cost_money"] for row in recorded) == pytest.approx(25.2)
+    assert not [path for path in (out / "c1").iterdir() if path.name.startswith(".")], (
+        "nothing staged is left"
+    )
+
+
+def test_a_second_export_changes_nothing_and_a_new_split_replaces_the_old(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    _export(run, out, strategies=("hard:a",), tasks_per_file=3)
+    before, recorded = _bytes(out), rows(run.store.root, "manifests", volatile=True)
+    _export(run, out, strategies=("hard:a",), tasks_per_file=3)
+    assert _bytes(out) == before and rows(run.store.root, "manifests", volatile=True) == recorded
+    _export(run, out, strategies=("hard:a",), tasks_per_file=100)
+    names = {Path(row["path"]).name for row in rows(run.store.root, "manifests")}
+    assert names == {"tasks-00001.json"} == {Path(p).name for p in _bytes(out) if "tasks" in p}
+
+
+def test_picked_boxes_share_their_image_s_task_or_are_questions_of_their_own(
+    run: Run, tmp_path: Path
+) -> None:
+    _export(run, tmp_path, formats=("label_studio",), strategies=("boxes",))
+    tasks = _tasks(tmp_path / "c1" / "boxes.label_studio")
+    shown = [[region["id"] for region in task["predictions"][0]["result"]] for task in tasks]
+    assert [sorted(ids) for ids in shown] == [["d0-0", "d0-1"], ["d1-0"]]
+    (row,) = rows(run.store.root, "manifests")
+    assert (row["tasks"], row["n_tasks"], row["n_images"], row["cost_s"]) == ("image", 2, 2, 219.0)
+
+
+def test_images_without_pre_annotations(run: Run, tmp_path: Path) -> None:
+    counts = _export(run, tmp_path, formats=("coco",), strategies=("hard:a",), pre_annotate_above=None)
+    assert (counts["tasks"], counts["boxes"]) == (N_IMAGES, 0)
+
+
+def test_a_format_that_cannot_ask_is_refused_before_anything_is_written(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(QuarryError, match=r"verify_box: coco has no way to ask that"):
+        _export(run, tmp_path, formats=("coco",), tasks="verify_box")
+    with pytest.raises(QuarryError, match=r"no strategy 'nothing'.*it has"):
+        _export(run, tmp_path, strategies=("nothing", "boxes"))
+    assert not (tmp_path / "c1").exists()
+
+
+def test_a_failed_export_leaves_the_old_manifest_whole(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    _export(run, out, strategies=("hard:a",))
+    before = _bytes(out)
+    with pytest.raises(Exception, match="is not a class of this manifest"):
+        export_manifests(
+            Run(store=run.store),
+            "c1",
+            Model(model_id="m", name="street", classes={1: "tram"}, head="softmax"),
+            ExportSettings(folder=str(out), strategies=("hard:a",)),
+            PRICES,
+        )
+    assert _bytes(out) == before
+    written = export._written
+    monkeypatch.setattr(export, "_written", lambda *given: written(*given)[:1])
+    with pytest.raises(QuarryError, match="0 tasks written, 7 acquired"):
+        _export(run, out, strategies=("hard:a",))
+    assert _bytes(out) == before
+
+
+def test_secrets_reach_the_files_and_no_table(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CDN_TOKEN", "hush-hush")
+    template = "https://cdn.example/{path}?token=${CDN_TOKEN}"
+    _export(run, tmp_path / "out", formats=("label_studio",), strategies=("hard:a",), uri_template=template)
+    sent = [task["data"]["image"] for task in _tasks(tmp_path / "out" / "c1" / "hard-a.label_studio")]
+    assert sent[0] == "https://cdn.example/day%201/x.jpg?token=hush-hush"
+    tables = [p for p in Path(run.store.root).rglob("*") if p.is_file()]
+    assert tables and not any(b"hush-hush" in p.read_bytes() for p in tables)
