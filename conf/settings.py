@@ -372,6 +372,16 @@ class TrainSettings(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one")
 
 
+class CycleSettings(Section):
+    """What a cycle does once labels come back."""
+
+    labels_wanted: Probability = Field(
+        1.0, description="share of what was sent that must be back before the cycle goes on"
+    )
+    retrain: bool = Field(False, description="fine-tune the detector on all labels of split train")
+    folder: Location | None = Field(None, description="where checkpoints go; none: <root>/models")
+
+
 class SampleLakeSettings(Section):
     """The procedural street lake."""
 
@@ -392,6 +402,7 @@ class Settings(Section):
     seed: int = Field(0, description="seed of samples, ties and controls")
     spark: SparkSettings = SparkSettings()
     lake: LakeSettings = LakeSettings()
+    cycle: CycleSettings = CycleSettings()
     sample_lake: SampleLakeSettings = SampleLakeSettings()
     detector: DetectorSettings = DetectorSettings()
     detect: DetectSettings = DetectSettings()

@@ -11,7 +11,8 @@ from conf.section import location
 from conf.settings import Settings
 from jobs.command import DEFAULT_CYCLE, Job, add_cycle_flag
 from jobs.tables_shown import show, show_evaluation
-from pipelines.cycle import cycle_row, require_cycle_name, run_cycle
+from pipelines.cycle import branch_cycle, cycle_row, require_cycle_name, run_cycle
+from pipelines.cycle_stages import STAGE_NAMES
 from pipelines.detect import known_detector
 from pipelines.ingest import is_folder
 from pipelines.report import sql_examples
@@ -24,6 +25,14 @@ SHOWN_IMAGES = 10
 
 def _flags(parser: argparse.ArgumentParser) -> None:
     add_cycle_flag(parser)
+    parser.add_argument(
+        "--from-cycle",
+        metavar="NAME",
+        help="keep the work of this cycle up to --from-stage, with a new --cycle",
+    )
+    parser.add_argument(
+        "--from-stage", metavar="STAGE", help=f"first stage done anew: {', '.join(STAGE_NAMES)}"
+    )
     parser.add_argument(
         "--sample-lake",
         type=location,
@@ -39,6 +48,10 @@ def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
         make_sample_lake(run, args.sample_lake, settings.sample_lake)
     if settings.lake.uri is not None and not is_folder(settings.lake.uri):
         raise QuarryError(f"lake.uri {settings.lake.uri}: no such folder; give the root folder of the images")
+    if (args.from_cycle is None) != (args.from_stage is None):
+        raise QuarryError("--from-cycle and --from-stage go together: a cycle, and the first stage done anew")
+    if args.from_cycle is not None:
+        branch_cycle(run, args.cycle, settings, args.from_cycle, args.from_stage)
     run_cycle(run, args.cycle, settings)
     _show_outcome(run, settings, args)
 
@@ -67,7 +80,8 @@ JOB = Job(
     name="run_cycle",
     summary=(
         "Runs ingest, detect, import_labels, score, evaluate, acquire, export_manifest and report in order. "
-        "A stopped cycle goes on after its last finished stage; a new name starts a new one."
+        "A stopped cycle goes on after its last finished stage; one whose labels are back is trained "
+        "(setting cycle.retrain) and closed; a new name starts a new one."
     ),
     example=f"quarry run_cycle --config my_lake.yaml --cycle {DEFAULT_CYCLE}",
     work=_work,

@@ -1,99 +1,31 @@
-"""A whole cycle: every stage in order; its state is in `cycles`, so a stopped cycle goes on where it was."""
+"""A cycle as a small state machine: its state is in `cycles`, so a stopped cycle goes on where it was."""
 
 from __future__ import annotations
 
+import json
 import re
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from pyspark.sql import Row
 from pyspark.sql import functions as F
 
-from conf.errors import QuarryError
+from conf.errors import QuarryError, nearest
 from conf.settings import Settings, settings_hash
 from conf.strategy import scores_ranked_by
-from pipelines.acquire import acquire
-from pipelines.detect import detect, detect_job, known_detector
-from pipelines.evaluate import evaluate
-from pipelines.export import export_manifests
-from pipelines.ingest import ingest
-from pipelines.labels import import_labels
-from pipelines.models import Model, model_named
-from pipelines.report import write_report
+from pipelines.cycle_stages import CLOSED, PLANNED, STAGE_NAMES, STAGES, STATES, StillOut
+from pipelines.detect import known_detector
 from pipelines.run import Run
-from pipelines.score import score
 from pipelines.score_inputs import require_known_names
 from pipelines.tables import spark_schema, utc_timestamp
-from schemas.tables import CYCLES
+from schemas.tables import ACQUISITION, CYCLES, METRICS, NEAR_MISSES
 
 CYCLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-PLANNED, CLOSED = "planned", "closed"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """One step of a cycle: what it is called, the state it leads to, and what it does."""
-
-    name: str
-    state: str
-    work: Callable[[Run, str, Settings], dict[str, int]]
-
-
-def _ingest(run: Run, _: str, settings: Settings) -> dict[str, int]:
-    return ingest(run, settings.lake)
-
-
-def _detect(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
-    return detect(run, cycle_id, detect_job(settings))
-
-
-def _import_labels(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
-    if settings.lake.labels is None:
-        return {}
-    labels, split = settings.lake.labels, settings.lake.labels_split
-    return import_labels(run, labels, "coco", split, cycle_id, _model(run, settings))
-
-
-def _score(run: Run, _: str, settings: Settings) -> dict[str, int]:
-    return score(run, _model(run, settings), settings.score, settings.calibration, settings.seed)
-
-
-def _evaluate(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
-    if settings.lake.labels is None or settings.lake.labels_split == "train":
-        run.tell("no held-out labels (setting lake.labels): rankings are not measured")
-        return {}
-    return evaluate(run, cycle_id, _model(run, settings), settings.score, settings.evaluate, settings.seed)
-
-
-def _acquire(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
-    model = _model(run, settings)
-    return acquire(run, cycle_id, model, settings.acquire, settings.score, settings.seed)
-
-
-def _export(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
-    return export_manifests(run, cycle_id, _model(run, settings), settings.export, settings.acquire.prices)
-
-
-def _report(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
-    run.tell(f"report: {write_report(run, cycle_id, _model(run, settings), settings)}")
-    return {}
-
-
-STAGES = (
-    Stage(name="ingest", state="ingested", work=_ingest),
-    Stage(name="detect", state="detected", work=_detect),
-    Stage(name="import_labels", state="labels_imported", work=_import_labels),
-    Stage(name="score", state="scored", work=_score),
-    Stage(name="evaluate", state="evaluated", work=_evaluate),
-    Stage(name="acquire", state="ranked", work=_acquire),
-    Stage(name="export_manifest", state="exported", work=_export),
-    Stage(name="report", state=CLOSED, work=_report),
-)
+# What a cycle's own rows come from; the rows of other tables belong to images and models.
+CYCLE_ROWS = {"evaluate": (METRICS,), "acquire": (ACQUISITION, NEAR_MISSES)}
 
 
 def run_cycle(run: Run, cycle_id: str, settings: Settings) -> None:
-    """Runs the stages a cycle has not done yet, in order.
+    """Runs the stages a cycle has not done yet, in order; stops where labels are still out, and says so.
 
     Every stage is safe to repeat, so a stage that was cut off is simply run again.
 
@@ -112,13 +44,13 @@ def run_cycle(run: Run, cycle_id: str, settings: Settings) -> None:
     if row is not None and row.settings_hash != digest:
         raise QuarryError(
             f"cycle {cycle_id!r} was started with other settings (hash {row.settings_hash}, now {digest}): "
-            "give a new name with --cycle, or the old settings"
+            f"give the old settings, or a new name with --cycle; with --from-cycle {cycle_id} --from-stage "
+            "STAGE the new one keeps what it can"
         )
-    counts = dict(row.counts) if row is not None else {}
-    done = _stages_done(row.state if row is not None else PLANNED)
-    started_s = row.started if row is not None else None
     if row is None:
-        _save(run, cycle_id, PLANNED, settings, digest, counts, started=None)
+        row = _save(run, cycle_id, PLANNED, settings, {})
+    counts = dict(row.counts)
+    done = STATES.index(row.state)
     if done == len(STAGES):
         run.tell(f"cycle {cycle_id!r} is complete; start another with --cycle NAME")
         return
@@ -127,11 +59,57 @@ def run_cycle(run: Run, cycle_id: str, settings: Settings) -> None:
     for number, stage in enumerate(STAGES[done:], start=done + 1):
         run.tell(f"[{number}/{len(STAGES)}] {stage.name}")
         begin_s = time.perf_counter()
-        found = stage.work(run, cycle_id, settings)
+        try:
+            found = stage.work(run, cycle_id, settings)
+        except StillOut as waiting:
+            run.tell(str(waiting))
+            return
         counts |= {f"{stage.name}.{key}": value for key, value in found.items()}
-        _save(run, cycle_id, stage.state, settings, digest, counts, started=started_s)
+        row = _save(run, cycle_id, stage.state, settings, counts, before=row)
         summary = ", ".join(f"{key} {value:,}" for key, value in found.items())
         run.tell(f"    {summary + ', ' if summary else ''}{time.perf_counter() - begin_s:.0f} s")
+
+
+def branch_cycle(run: Run, cycle_id: str, settings: Settings, parent_id: str, stage_name: str) -> None:
+    """Plans a cycle that goes on from another one's work, with settings of its own from a stage on.
+
+    What belongs to images and models is there already; the parent's metrics and picks are copied where its
+    stages are kept. A cycle of this name that exists stays as it is.
+
+    Args:
+        run: The run.
+        cycle_id: The new cycle.
+        settings: Of the new cycle.
+        parent_id: The cycle it goes on from.
+        stage_name: First stage that is done anew.
+
+    Raises:
+        QuarryError: No such cycle or stage, a parent that has not come so far, or other settings of a stage
+            that is kept.
+    """
+    require_cycle_name(cycle_id)
+    if stage_name not in STAGE_NAMES:
+        raise QuarryError(f"--from-stage {stage_name!r}: no such stage; {nearest(stage_name, STAGE_NAMES)}")
+    parent = cycle_row(run, parent_id)
+    first = STAGE_NAMES.index(stage_name)
+    if parent is None or STATES.index(parent.state) < first:
+        state = "there is no such cycle" if parent is None else f"it is only {parent.state}"
+        raise QuarryError(f"--from-cycle {parent_id!r}: {state}; it must be {STATES[first]} for {stage_name}")
+    before, now = json.loads(parent.settings), settings.model_dump(mode="json")
+    for stage in STAGES[:first]:
+        for section in stage.settings:
+            if before[section] != now[section]:
+                raise QuarryError(
+                    f"stage {stage.name} of cycle {parent_id!r} ran with other settings of {section!r}: "
+                    f"start from stage {stage.name}, or give the old ones"
+                )
+    if cycle_row(run, cycle_id) is not None:
+        return
+    for stage in STAGES[:first]:
+        for table in CYCLE_ROWS.get(stage.name, ()):
+            theirs = run.store.read(table, pinned=True).where(F.col("cycle_id") == parent_id)
+            run.store.merge(table, theirs.withColumn("cycle_id", F.lit(cycle_id)), on_match="keep")
+    _save(run, cycle_id, STATES[first], settings, {}, parent=parent_id)
 
 
 def require_cycle_name(cycle_id: str) -> None:
@@ -155,29 +133,33 @@ def cycle_settings_hash(settings: Settings) -> str:
     return settings_hash(*parts, settings.acquire, settings.export, settings.seed)
 
 
-def _stages_done(state: str) -> int:
-    states = [PLANNED, *(stage.state for stage in STAGES)]
-    return states.index(state)
-
-
-def _model(run: Run, settings: Settings) -> Model:
-    return model_named(run, known_detector(settings.detector).model_id)
-
-
 def _save(
     run: Run,
     cycle_id: str,
     state: str,
     settings: Settings,
-    digest: str,
     counts: dict[str, int],
-    started: object,
-) -> None:
-    now = time.time()
-    model_id = known_detector(settings.detector).model_id
-    row = (cycle_id, None, model_id, state, settings.model_dump_json(), digest, started, None, counts)
+    *,
+    before: Row | None = None,
+    parent: str | None = None,
+) -> Row:
+    """Writes the cycle's row, keeping parent and start of the one before, and returns it."""
+    row = {
+        "cycle_id": cycle_id,
+        "parent": parent if before is None else before.parent,
+        "model_id": known_detector(settings.detector).model_id,
+        "state": state,
+        "settings": settings.model_dump_json(),
+        "settings_hash": cycle_settings_hash(settings),
+        "started": None if before is None else before.started,
+        "ended": None,
+        "counts": counts,
+    }
     frame = run.store.session.createDataFrame([row], spark_schema(CYCLES))
     frame = frame.withColumn("started", F.coalesce("started", utc_timestamp(run.started_s)))
     if state == CLOSED:
-        frame = frame.withColumn("ended", utc_timestamp(now))
+        frame = frame.withColumn("ended", utc_timestamp(time.time()))
     run.store.merge(CYCLES, frame)
+    saved = frame.first()
+    assert saved is not None
+    return saved

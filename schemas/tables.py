@@ -285,7 +285,10 @@ CYCLES = Table(
         _optional("parent", "STRING", "cycle it continues"),
         _optional("model_id", "STRING", "detector of the cycle"),
         _required(
-            "state", "STRING", "planned, ingested, detected, scored, evaluated, ranked, exported or closed"
+            "state",
+            "STRING",
+            "planned, ingested, detected, labels_imported, scored, evaluated, ranked, exported, reported, "
+            "labeled, trained or closed",
         ),
         _required("settings", "STRING", "resolved settings, JSON"),
         _required("settings_hash", "STRING", "hash of the resolved settings"),

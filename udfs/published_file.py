@@ -91,7 +91,7 @@ def replace_folder(staged: str, final: str) -> None:
     Killed at any moment it leaves the old folder, the new one or none, never a mixture.
 
     Args:
-        staged: The folder, complete. A leftover of an interrupted call may lie beside it as `.old`.
+        staged: The folder, complete; while it is moved, what it replaces lies beside it as `.old`.
         final: Its place; folders above are made.
     """
     filesystem, source = filesystem_and_path(staged)
@@ -107,7 +107,9 @@ def replace_folder(staged: str, final: str) -> None:
             if attempt == PUBLISH_TRIES - 1:
                 raise
             continue
-        return
+        break
+    for attempt in range(PUBLISH_TRIES):
+        remove_folder(f"{staged}.{attempt}.old")
 
 
 def remove_folder(uri: str) -> None:

@@ -12,7 +12,8 @@ from pycocotools.coco import COCO
 
 from conf.errors import QuarryError
 from conf.settings import SampleLakeSettings, Settings
-from pipelines.cycle import STAGES, run_cycle
+from pipelines.cycle import run_cycle
+from pipelines.cycle_stages import STAGES
 from pipelines.detect import detect, detect_job
 from pipelines.ingest import ingest
 from pipelines.models import model_named
