@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from typing import IO
 
 from udfs.formats.coco import read_coco, write_coco
+from udfs.formats.labelbox import (
+    labelbox_metadata,
+    labelbox_ontology,
+    write_labelbox,
+    write_labelbox_data_rows,
+)
+from udfs.formats.labelbox_returns import read_labelbox
 from udfs.formats.returned import RejectedItem, ReturnedImage
+from udfs.formats.scale import scale_project, write_scale
+from udfs.formats.scale_returns import read_scale
 from udfs.formats.task import LabelingTask, Manifest, ManifestCounts, TaskKind
 
 Write = Callable[[IO[str], Iterable[LabelingTask], Manifest], ManifestCounts]
@@ -43,5 +52,34 @@ class LabelFormat:
     read: Read | None = None
 
 
-_ALL = (LabelFormat(name="coco", tool="COCO", suffixes=(".json",), write=write_coco, read=read_coco),)
+_ALL_KINDS: frozenset[TaskKind] = frozenset({"image", "verify_box", "verify_class"})
+_ALL = (
+    LabelFormat(name="coco", tool="COCO", suffixes=(".json",), write=write_coco, read=read_coco),
+    LabelFormat(
+        name="labelbox",
+        tool="Labelbox",
+        suffixes=(".ndjson", ".json"),
+        write=write_labelbox,
+        kinds=_ALL_KINDS,
+        companions=labelbox_ontology,
+        read=read_labelbox,
+    ),
+    LabelFormat(
+        name="labelbox_data_rows",
+        tool="Labelbox",
+        suffixes=(".json",),
+        write=write_labelbox_data_rows,
+        kinds=_ALL_KINDS,
+        companions=labelbox_metadata,
+    ),
+    LabelFormat(
+        name="scale",
+        tool="Scale",
+        suffixes=(".jsonl", ".json"),
+        write=write_scale,
+        kinds=_ALL_KINDS,
+        companions=scale_project,
+        read=read_scale,
+    ),
+)
 FORMATS = {form.name: form for form in _ALL}
