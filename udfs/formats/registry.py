@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from typing import IO
 
 from udfs.formats.coco import read_coco, write_coco
+from udfs.formats.cvat import cvat_companions, write_cvat, write_cvat_manifest
+from udfs.formats.cvat_returns import read_cvat
+from udfs.formats.ground_truth import ground_truth_companions, write_ground_truth
+from udfs.formats.ground_truth_returns import read_ground_truth
 from udfs.formats.returned import RejectedItem, ReturnedImage
 from udfs.formats.task import LabelingTask, Manifest, ManifestCounts, TaskKind
 
@@ -43,5 +47,33 @@ class LabelFormat:
     read: Read | None = None
 
 
-_ALL = (LabelFormat(name="coco", tool="COCO", suffixes=(".json",), write=write_coco, read=read_coco),)
+_EVERY_KIND: frozenset[TaskKind] = frozenset({"image", "verify_box", "verify_class"})
+_ALL = (
+    LabelFormat(name="coco", tool="COCO", suffixes=(".json",), write=write_coco, read=read_coco),
+    LabelFormat(
+        name="cvat",
+        tool="CVAT",
+        suffixes=(".xml", ".zip"),
+        write=write_cvat,
+        kinds=_EVERY_KIND,
+        companions=cvat_companions,
+        read=read_cvat,
+    ),
+    LabelFormat(
+        name="cvat_manifest",
+        tool="CVAT",
+        suffixes=(".jsonl",),
+        write=write_cvat_manifest,
+        kinds=_EVERY_KIND,
+    ),
+    LabelFormat(
+        name="ground_truth",
+        tool="SageMaker Ground Truth",
+        suffixes=(".manifest", ".jsonl"),
+        write=write_ground_truth,
+        kinds=_EVERY_KIND,
+        companions=ground_truth_companions,
+        read=read_ground_truth,
+    ),
+)
 FORMATS = {form.name: form for form in _ALL}
