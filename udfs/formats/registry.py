@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from typing import IO
 
 from udfs.formats.coco import read_coco, write_coco
+from udfs.formats.cvat import cvat_companions, write_cvat, write_cvat_manifest
+from udfs.formats.cvat_returns import read_cvat
+from udfs.formats.ground_truth import ground_truth_companions, write_ground_truth
+from udfs.formats.ground_truth_returns import read_ground_truth
 from udfs.formats.labelbox import (
     labelbox_metadata,
     labelbox_ontology,
@@ -52,15 +56,40 @@ class LabelFormat:
     read: Read | None = None
 
 
-_ALL_KINDS: frozenset[TaskKind] = frozenset({"image", "verify_box", "verify_class"})
+_EVERY_KIND: frozenset[TaskKind] = frozenset({"image", "verify_box", "verify_class"})
 _ALL = (
     LabelFormat(name="coco", tool="COCO", suffixes=(".json",), write=write_coco, read=read_coco),
+    LabelFormat(
+        name="cvat",
+        tool="CVAT",
+        suffixes=(".xml", ".zip"),
+        write=write_cvat,
+        kinds=_EVERY_KIND,
+        companions=cvat_companions,
+        read=read_cvat,
+    ),
+    LabelFormat(
+        name="cvat_manifest",
+        tool="CVAT",
+        suffixes=(".jsonl",),
+        write=write_cvat_manifest,
+        kinds=_EVERY_KIND,
+    ),
+    LabelFormat(
+        name="ground_truth",
+        tool="SageMaker Ground Truth",
+        suffixes=(".manifest", ".jsonl"),
+        write=write_ground_truth,
+        kinds=_EVERY_KIND,
+        companions=ground_truth_companions,
+        read=read_ground_truth,
+    ),
     LabelFormat(
         name="labelbox",
         tool="Labelbox",
         suffixes=(".ndjson", ".json"),
         write=write_labelbox,
-        kinds=_ALL_KINDS,
+        kinds=_EVERY_KIND,
         companions=labelbox_ontology,
         read=read_labelbox,
     ),
@@ -69,7 +98,7 @@ _ALL = (
         tool="Labelbox",
         suffixes=(".json",),
         write=write_labelbox_data_rows,
-        kinds=_ALL_KINDS,
+        kinds=_EVERY_KIND,
         companions=labelbox_metadata,
     ),
     LabelFormat(
@@ -77,7 +106,7 @@ _ALL = (
         tool="Scale",
         suffixes=(".jsonl", ".json"),
         write=write_scale,
-        kinds=_ALL_KINDS,
+        kinds=_EVERY_KIND,
         companions=scale_project,
         read=read_scale,
     ),
