@@ -52,16 +52,16 @@ def json_items(stream: IO[bytes]) -> Iterator[tuple[int, Any] | RejectedItem]:
     """Each item of a JSON array, each line of a JSON Lines file, or the one value that spans several lines.
 
     Args:
-        stream: At its start, seekable. An array is read whole; lines are held one at a time.
+        stream: Seekable, read from its start. An array is read whole; lines are held one at a time.
 
     Raises:
         NotThisFormat: An array, or a value that spans lines, that is no JSON.
     """
-    start = stream.tell()
+    stream.seek(0)
     while (first := stream.readline(LONGEST_LINE_BYTES)) and not first.strip(_BLANKS_AND_BOM):
         pass
     opening = first.strip(_BLANKS_AND_BOM)
-    stream.seek(start)
+    stream.seek(0)
     if opening.startswith(b"[") or opening == b"{":
         document = json_document(stream)
         yield from enumerate(document if isinstance(document, list) else [document], start=1)

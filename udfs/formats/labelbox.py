@@ -10,11 +10,10 @@ from typing import IO, Any
 from conf.errors import QuarryError
 from udfs.formats.json_values import compact_json
 from udfs.formats.labelbox_keys import global_key
-from udfs.formats.px_boxes import spelled_box
+from udfs.formats.px_boxes import choices, spelled_box
 from udfs.formats.task import (
     NO,
     QUESTIONS,
-    YES,
     LabelingTask,
     Manifest,
     ManifestCounts,
@@ -26,7 +25,7 @@ from udfs.formats.task import (
     clipped_box,
 )
 
-RIGHT_CLASS = "Right class (leave open when no object is there)"
+RIGHT_CLASS = "Right class"
 _ANNOTATIONS = uuid.UUID("6ecb40ff-3f5c-5d0c-9d6b-5a1f1c6d0f6e")
 _METADATA = (("quarry_rank", "CustomMetadataNumber"), ("quarry_strategy", "CustomMetadataString"))
 
@@ -157,19 +156,19 @@ def _data_row(task: LabelingTask) -> dict[str, Any]:
 
 
 def _question(manifest: Manifest) -> dict[str, Any]:
-    no = _option(NO)
+    options = [_option(answer) for answer in choices(manifest.kind)]
     if manifest.kind == "verify_class":
         classes = [_option(name) for name in manifest.classes]
-        no["options"] = [_radio(RIGHT_CLASS, classes, required=False)]
-    return _radio(QUESTIONS[manifest.kind], [_option(YES), no], required=True)
+        options[choices(manifest.kind).index(NO)]["options"] = [_radio(RIGHT_CLASS, classes)]
+    return _radio(QUESTIONS[manifest.kind], options)
 
 
-def _radio(question: str, options: list[dict[str, Any]], *, required: bool) -> dict[str, Any]:
+def _radio(question: str, options: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "type": "radio",
         "instructions": question,
         "name": question,
-        "required": required,
+        "required": True,
         "options": options,
     }
 

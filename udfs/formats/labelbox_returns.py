@@ -8,7 +8,7 @@ from typing import IO, Any
 from udfs.formats.json_values import is_side, is_text, json_items, shown
 from udfs.formats.labelbox import RIGHT_CLASS
 from udfs.formats.labelbox_keys import ids_of_key
-from udfs.formats.newest import iso_time, newest_of_each
+from udfs.formats.newest_returns import newest_returns, utc_time
 from udfs.formats.px_boxes import answered_box, corners_of
 from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedBox, ReturnedImage
 from udfs.formats.task import QUESTIONS
@@ -25,15 +25,15 @@ def read_labelbox(stream: IO[bytes]) -> Iterator[ReturnedImage | RejectedItem]:
     not say so, and boxes are px of the upright image. Polygons, masks, points and lines are rejected.
 
     Args:
-        stream: At its start, seekable.
+        stream: Seekable; it is read twice, and memory holds one data row of an NDJSON file.
 
     Raises:
         NotThisFormat: No item is a data row of an export; a file of pre-annotations is none.
     """
-    yield from newest_of_each(_answers(stream))
+    return newest_returns(lambda: _answers(stream))
 
 
-def _answers(stream: IO[bytes]) -> Iterator[tuple[str, ReturnedImage] | RejectedItem]:
+def _answers(stream: IO[bytes]) -> Iterator[ReturnedImage | RejectedItem]:
     is_export, first = False, "nothing"
     for item in json_items(stream):
         if isinstance(item, RejectedItem):
@@ -61,7 +61,7 @@ def _answers(stream: IO[bytes]) -> Iterator[tuple[str, ReturnedImage] | Rejected
 
 def _labels(
     value: Mapping[str, Any], row: Mapping[str, Any], number: int
-) -> Iterator[tuple[str, ReturnedImage] | RejectedItem]:
+) -> Iterator[ReturnedImage | RejectedItem]:
     keys = ("external_id", "global_key", "id")
     names = {key: row[key] for key in keys if is_text(row.get(key)) and row[key]}
     if not names:
@@ -72,14 +72,14 @@ def _labels(
         )
         return
     width, height = _frame(value.get("media_attributes"))
-    file_name, *_, last = [*names.values(), *names.values()]
-    key = names.get("global_key", last)
+    key = names.get("global_key", names[next(reversed(names))])
+    # Other people's rows may share an external_id; a global_key is unique.
+    file_name = next(iter(names.values())) if any(ids_of_key(key)) else key
     for project in value["projects"].values():
         labels = project.get("labels") if isinstance(project, Mapping) else None
         for label in labels if isinstance(labels, list) else []:
             if _is_finished(project, label):
-                for item in _answer(label, file_name=file_name, key=key, width=width, height=height):
-                    yield item if isinstance(item, RejectedItem) else (key, item)
+                yield from _answer(label, file_name=file_name, key=key, width=width, height=height)
 
 
 def _answer(
@@ -116,7 +116,7 @@ def _answer(
         task_id=task_id,
         complete=task_id is None,
         annotator=creator if is_text(creator) else None,
-        annotated_at=iso_time(details.get("updated_at")) or iso_time(details.get("created_at")),
+        annotated_at=utc_time(details.get("updated_at")) or utc_time(details.get("created_at")),
     )
 
 
@@ -133,11 +133,12 @@ def _box(
     if isinstance(corners, str):
         return corners
     if is_asked:
-        answer = _chosen(found, tuple(QUESTIONS.values()))
-        right_class = _chosen(answer, (RIGHT_CLASS,))
+        kinds = [kind for kind in QUESTIONS if _chosen(found, QUESTIONS[kind]) is not None]
+        answer = _chosen(found, QUESTIONS[kinds[0]]) if kinds else None
         return answered_box(
+            kinds[0] if kinds else "verify_box",
             _name(answer),
-            _name(right_class),
+            _name(_chosen(answer, RIGHT_CLASS)),
             label_name=name,
             corners=corners,
             detection_id=detection_id,
@@ -146,11 +147,11 @@ def _box(
     return ReturnedBox(label_name=name, x1=x1, y1=y1, x2=x2, y2=y2)
 
 
-def _chosen(holder: Any, questions: tuple[str, ...]) -> Any:
-    """The option chosen for the first of the questions a box or an option carries, or None."""
+def _chosen(holder: Any, question: str) -> Any:
+    """The option chosen for the question on a box or an option, or None."""
     classifications = holder.get("classifications") if isinstance(holder, Mapping) else None
     for classification in classifications if isinstance(classifications, list) else []:
-        if isinstance(classification, Mapping) and classification.get("name") in questions:
+        if isinstance(classification, Mapping) and classification.get("name") == question:
             return classification.get("radio_answer")
     return None
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from udfs.formats.json_values import is_px, is_text, shown
 from udfs.formats.returned import ReturnedBox, box_fault
-from udfs.formats.task import NO, YES, Corners
+from udfs.formats.task import NO, YES, Corners, TaskKind
+
+NO_OBJECT = "no object"
 
 _KEYS = ("left", "top", "width", "height")
 _SMALLEST_PX = 0.001
@@ -46,28 +48,40 @@ def corners_of(value: Any, *, width: int | None, height: int | None) -> Corners 
     return corners if fault is None else fault
 
 
+def choices(kind: TaskKind) -> tuple[str, ...]:
+    """What a labeler may answer to a question of this kind."""
+    return (YES, NO, NO_OBJECT) if kind == "verify_class" else (YES, NO)
+
+
 def answered_box(
-    answer: Any, right_class: Any, *, label_name: str, corners: Corners, detection_id: str | None
+    kind: TaskKind,
+    answer: Any,
+    right_class: Any,
+    *,
+    label_name: str,
+    corners: Corners,
+    detection_id: str | None,
 ) -> ReturnedBox | str:
     """The box an answer stands for, or why it answers nothing.
 
     Args:
-        answer: ``yes``: the box is right as it stands now; ``no``: it is not.
-        right_class: Of the object after a ``no`` to its class; None when the labeler named none.
+        kind: Of the question.
+        answer: One of `choices`.
+        right_class: Of the object, after a ``no`` to its class.
         label_name: Class of the box as it stands.
         corners: Of the box as it stands, px.
         detection_id: Of the box that was asked about.
 
     Returns:
-        A labeled box for ``yes`` and for a ``no`` with the right class; background for a plain ``no``.
+        A labeled box for ``yes`` and for the right class after a ``no`` to the class; else background.
     """
-    if answer not in (YES, NO):
-        return f"expected the answer {YES} or {NO}, got {shown(answer)}"
-    is_object = answer == YES
-    if answer == NO and right_class is not None:
+    if answer not in choices(kind):
+        return f"expected the answer {' or '.join(choices(kind))}, got {shown(answer)}"
+    is_wrong_class = kind == "verify_class" and answer == NO
+    if is_wrong_class:
         if not is_text(right_class) or not right_class:
-            return f"expected a class after the answer {NO}, got {shown(right_class)}"
-        is_object, label_name = True, right_class
+            return f"expected the right class after the answer {NO}, got {shown(right_class)}"
+        label_name = right_class
     x1, y1, x2, y2 = corners
     return ReturnedBox(
         label_name=label_name,
@@ -75,6 +89,6 @@ def answered_box(
         y1=y1,
         x2=x2,
         y2=y2,
-        status="labeled" if is_object else "background",
+        status="labeled" if is_wrong_class or answer == YES else "background",
         detection_id=detection_id,
     )

@@ -9,11 +9,10 @@ from typing import IO, Any
 
 from conf.errors import QuarryError
 from udfs.formats.json_values import compact_json
-from udfs.formats.px_boxes import spelled_box
+from udfs.formats.px_boxes import choices, spelled_box
 from udfs.formats.task import (
     NO,
     QUESTIONS,
-    YES,
     LabelingTask,
     Manifest,
     ManifestCounts,
@@ -93,8 +92,8 @@ def _parameters(manifest: Manifest) -> dict[str, Any]:
     classes = list(class_indices(manifest.classes))
     attributes: dict[str, Any] = {}
     if manifest.kind != "image":
-        question = QUESTIONS[manifest.kind]
-        attributes[ANSWER] = {"type": "category", "description": question, "choices": [YES, NO]}
+        question, answers = QUESTIONS[manifest.kind], list(choices(manifest.kind))
+        attributes[ANSWER] = {"type": "category", "description": question, "choices": answers}
     if manifest.kind == "verify_class":
         attributes[RIGHT_CLASS] = {
             "type": "category",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from udfs.formats.json_values import is_px, is_side, is_text, json_items, shown
-from udfs.formats.newest import iso_time, newest_of_each
+from udfs.formats.newest_returns import newest_returns, utc_time
 from udfs.formats.px_boxes import answered_box, corners_of
 from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedBox, ReturnedImage
 from udfs.formats.scale import ANSWER, RIGHT_CLASS
@@ -16,8 +16,8 @@ def read_scale(stream: IO[bytes]) -> Iterator[ReturnedImage | RejectedItem]:
     """The answers of Scale's completed tasks.
 
     Args:
-        stream: At its start, seekable: a JSON array of tasks or callbacks, one a line, or a page of the task
-            list (an object with `docs`). A rotated box becomes the upright box round it; other shapes are
+        stream: Seekable, it is read twice: a JSON array of tasks or callbacks, one a line, or a page of the
+            task list (an object with `docs`). A rotated box becomes the upright box round it; other shapes are
             rejected.
 
     Returns:
@@ -27,10 +27,10 @@ def read_scale(stream: IO[bytes]) -> Iterator[ReturnedImage | RejectedItem]:
     Raises:
         NotThisFormat: No item is a task.
     """
-    yield from newest_of_each(_answers(stream))
+    return newest_returns(lambda: _answers(stream))
 
 
-def _answers(stream: IO[bytes]) -> Iterator[tuple[str, ReturnedImage] | RejectedItem]:
+def _answers(stream: IO[bytes]) -> Iterator[ReturnedImage | RejectedItem]:
     has_task, first = False, "nothing"
     for item in _tasks(stream):
         if isinstance(item, RejectedItem):
@@ -61,7 +61,7 @@ def _tasks(stream: IO[bytes]) -> Iterator[tuple[int, Any] | RejectedItem]:
             yield item
 
 
-def _answer(value: Mapping[str, Any], place: str) -> Iterator[tuple[str, ReturnedImage] | RejectedItem]:
+def _answer(value: Mapping[str, Any], place: str) -> Iterator[ReturnedImage | RejectedItem]:
     task = {**value["task"], **value} if isinstance(value.get("task"), Mapping) else value
     if task.get("status", "completed") != "completed":
         return
@@ -90,32 +90,29 @@ def _answer(value: Mapping[str, Any], place: str) -> Iterator[tuple[str, Returne
         if isinstance(box, ReturnedBox):
             boxes.append(box)
         else:
-            name = annotation.get("uuid") if isinstance(annotation, Mapping) else None
-            yield RejectedItem(
-                kind="annotation",
-                item_id=name if is_text(name) else "(none)",
-                reason=box,
-                file_name=file_name,
-            )
+            yield _rejected_annotation(annotation, box, file_name)
     if is_asked and not boxes:
         return
     task_ids = (metadata.get("quarry_task_id"), task.get("unique_id"))
     task_id = next((text for text in task_ids if is_text(text)), None)
     image_id = metadata.get("quarry_image_id")
     width, height = _frame(metadata)
-    yield (
-        task_id or item_id,
-        ReturnedImage(
-            file_name=file_name,
-            width=width,
-            height=height,
-            boxes=tuple(boxes),
-            quarry_image_id=image_id if is_text(image_id) else None,
-            task_id=task_id,
-            complete=not is_asked,
-            annotated_at=iso_time(task.get("completed_at")),
-        ),
+    yield ReturnedImage(
+        file_name=file_name,
+        width=width,
+        height=height,
+        boxes=tuple(boxes),
+        quarry_image_id=image_id if is_text(image_id) else None,
+        task_id=task_id,
+        complete=not is_asked,
+        annotated_at=utc_time(task.get("completed_at")),
     )
+
+
+def _rejected_annotation(annotation: Any, reason: str, file_name: str) -> RejectedItem:
+    name = annotation.get("uuid") if isinstance(annotation, Mapping) else None
+    item_id = name if is_text(name) else "(none)"
+    return RejectedItem(kind="annotation", item_id=item_id, reason=reason, file_name=file_name)
 
 
 def _box(annotation: Any, metadata: Mapping[str, Any], *, is_asked: bool) -> ReturnedBox | str:
@@ -135,6 +132,7 @@ def _box(annotation: Any, metadata: Mapping[str, Any], *, is_asked: bool) -> Ret
         given = annotation.get("attributes")
         given = given if isinstance(given, Mapping) else {}
         return answered_box(
+            metadata["kind"],
             given.get(ANSWER),
             given.get(RIGHT_CLASS),
             label_name=label,
