@@ -92,7 +92,7 @@ def _answer(
         return
     image_id, task_id, detection_id = ids_of_key(key)
     if task_id is not None and len(objects) != 1:
-        reason = f"expected the one box that was asked about, got {len(objects)}; answer no, do not delete it"
+        reason = f"expected the box that was asked about, got {len(objects)}; answer no to remove it"
         yield _rejected("image", label, reason, file_name)
         return
     boxes: list[ReturnedBox] = []

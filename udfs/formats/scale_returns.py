@@ -17,8 +17,8 @@ def read_scale(stream: IO[bytes]) -> Iterator[ReturnedImage | RejectedItem]:
 
     Args:
         stream: Seekable, it is read twice: a JSON array of tasks or callbacks, one a line, or a page of the
-            task list (an object with `docs`). A rotated box becomes the upright box round it; other shapes are
-            rejected.
+            task list (an object with `docs`). A rotated box becomes the upright box round it; other shapes
+            are rejected.
 
     Returns:
         Images in px of the original: tasks that are pending, canceled or failed are left out. Scale does not
@@ -72,16 +72,13 @@ def _answer(value: Mapping[str, Any], place: str) -> Iterator[ReturnedImage | Re
     item_id = task["task_id"] if is_text(task.get("task_id")) else place
     response = task.get("response")
     annotations = response.get("annotations") if isinstance(response, Mapping) else None
+    is_asked = metadata.get("kind") in ("verify_box", "verify_class")
     if file_name is None or not isinstance(annotations, list):
-        missing = "a file name" if file_name is None else f"response.annotations, got {shown(response)}"
-        reason = f"expected a completed task with {missing}"
+        reason = f"expected a completed task with a file name and response.annotations, got {shown(task)}"
         yield RejectedItem(kind="image", item_id=item_id, reason=reason, file_name=file_name)
         return
-    is_asked = metadata.get("kind") in ("verify_box", "verify_class")
     if is_asked and len(annotations) != 1:
-        reason = (
-            f"expected the one box that was asked about, got {len(annotations)}; answer no, do not delete it"
-        )
+        reason = f"expected the box that was asked about, got {len(annotations)}; answer no to remove it"
         yield RejectedItem(kind="image", item_id=item_id, reason=reason, file_name=file_name)
         return
     boxes: list[ReturnedBox] = []
@@ -93,9 +90,7 @@ def _answer(value: Mapping[str, Any], place: str) -> Iterator[ReturnedImage | Re
             yield _rejected_annotation(annotation, box, file_name)
     if is_asked and not boxes:
         return
-    task_ids = (metadata.get("quarry_task_id"), task.get("unique_id"))
-    task_id = next((text for text in task_ids if is_text(text)), None)
-    image_id = metadata.get("quarry_image_id")
+    task_id, image_id = metadata.get("quarry_task_id"), metadata.get("quarry_image_id")
     width, height = _frame(metadata)
     yield ReturnedImage(
         file_name=file_name,
@@ -103,7 +98,7 @@ def _answer(value: Mapping[str, Any], place: str) -> Iterator[ReturnedImage | Re
         height=height,
         boxes=tuple(boxes),
         quarry_image_id=image_id if is_text(image_id) else None,
-        task_id=task_id,
+        task_id=task_id if is_text(task_id) else None,
         complete=not is_asked,
         annotated_at=utc_time(task.get("completed_at")),
     )
