@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import IO
 
 from udfs.formats.coco import read_coco, write_coco
+from udfs.formats.label_studio import write_label_studio
+from udfs.formats.label_studio_interface import label_studio_companions
+from udfs.formats.label_studio_returns import read_label_studio
 from udfs.formats.returned import RejectedItem, ReturnedImage
 from udfs.formats.task import LabelingTask, Manifest, ManifestCounts, TaskKind
 
@@ -43,5 +46,16 @@ class LabelFormat:
     read: Read | None = None
 
 
-_ALL = (LabelFormat(name="coco", tool="COCO", suffixes=(".json",), write=write_coco, read=read_coco),)
+_ALL = (
+    LabelFormat(name="coco", tool="COCO", suffixes=(".json",), write=write_coco, read=read_coco),
+    LabelFormat(
+        name="label_studio",
+        tool="Label Studio",
+        suffixes=(".json",),
+        write=write_label_studio,
+        kinds=frozenset({"image", "verify_box", "verify_class"}),
+        companions=label_studio_companions,
+        read=read_label_studio,
+    ),
+)
 FORMATS = {form.name: form for form in _ALL}
