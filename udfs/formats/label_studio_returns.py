@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import IO, Any
 
-from udfs.formats.json_values import is_integer, is_px, is_side, is_text, json_document, shown
+from udfs.formats.json_values import is_integer, is_px, is_text, json_document, shown
 from udfs.formats.label_studio import REGION
-from udfs.formats.label_studio_interface import ANSWER, NO_OBJECT, RIGHT_CLASS
-from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedBox, ReturnedImage, box_fault
-from udfs.formats.task import NO, YES
+from udfs.formats.label_studio_boxes import answered_boxes, drawn_box, stated_frame
+from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedBox, ReturnedImage
 
 # Controls that say something without drawing anything.
 _NO_SHAPES = frozenset(
     {"choices", "textarea", "rating", "number", "taxonomy", "datetime", "pairwise", "ranker", "relation"}
 )
 _NO_TIME = datetime.min.replace(tzinfo=timezone.utc)
-_Frame = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,21 +122,22 @@ def _labels(item: _Submitted) -> Iterator[ReturnedImage | RejectedItem]:
         yield item.rejected(f"expected `result` as an array of objects, got {shown(result)}")
         return
     shapes = [part for part in result if _is_shape(part, item)]
-    frame = _frame(shapes, item.data)
+    frame = stated_frame(shapes, item.data)
     if shapes and frame is None:
         yield item.rejected("expected original_width and original_height in whole px, got none in any region")
         return
     boxes: list[ReturnedBox] = []
     for shape in shapes:
         assert frame is not None
-        box = _box(shape, frame, item)
+        box = drawn_box(shape, frame, is_ours="task_id" in item.data)
         if isinstance(box, ReturnedBox):
             boxes.append(box)
-        else:
-            yield box
-    answered = _answered(item, result, boxes, frame) if item.is_question else boxes
-    if isinstance(answered, RejectedItem):
-        yield answered
+            continue
+        region_id = shown(shape.get("id")).strip("'")
+        yield RejectedItem(kind="annotation", item_id=region_id, reason=box, file_name=item.file_name)
+    answered = answered_boxes(item.data, result, boxes, frame) if item.is_question else boxes
+    if isinstance(answered, str):
+        yield item.rejected(answered)
         return
     width, height = frame or (None, None)
     yield ReturnedImage(
@@ -158,101 +156,6 @@ def _labels(item: _Submitted) -> Iterator[ReturnedImage | RejectedItem]:
 def _is_shape(part: Mapping[str, Any], item: _Submitted) -> bool:
     is_region = item.is_question and part.get("from_name") == REGION
     return not is_region and not (is_text(part.get("type")) and part["type"] in _NO_SHAPES)
-
-
-def _frame(shapes: list[Mapping[str, Any]], data: Mapping[str, Any]) -> _Frame | None:
-    """Width and height in px as the tool saw the image, else as it was sent."""
-    sizes = [(shape.get("original_width"), shape.get("original_height")) for shape in shapes]
-    for width, height in (*sizes, (data.get("width"), data.get("height"))):
-        if is_side(width) and is_side(height):
-            return width, height
-    return None
-
-
-def _box(shape: Mapping[str, Any], frame: _Frame, item: _Submitted) -> ReturnedBox | RejectedItem:
-    def rejected(reason: str) -> RejectedItem:
-        region_id = shown(shape.get("id")).strip("'")
-        return RejectedItem(kind="annotation", item_id=region_id, reason=reason, file_name=item.file_name)
-
-    value, size = shape.get("value"), (shape.get("original_width"), shape.get("original_height"))
-    if shape.get("type") != "rectanglelabels" or not isinstance(value, Mapping):
-        return rejected(f"expected a rectangle with a label, got the type {shown(shape.get('type'))}")
-    labels = value.get("rectanglelabels")
-    if not isinstance(labels, list) or len(labels) != 1 or not is_text(labels[0]) or not labels[0]:
-        return rejected(f"expected one label, got {shown(labels)}")
-    if size not in ((None, None), frame):
-        return rejected(f"image of {shown(size)} px, but another region of it says {frame} px")
-    if shape.get("image_rotation") not in (None, 0):
-        return rejected(f"the image was turned by {shown(shape['image_rotation'])} degrees; turn it back")
-    numbers = [*(value.get(key) for key in ("x", "y", "width", "height")), value.get("rotation") or 0]
-    if not all(is_px(number) for number in numbers) or numbers[2] <= 0 or numbers[3] <= 0:
-        return rejected(
-            "expected x, y, width and height in percent and a rotation in degrees, finite, width and height "
-            f"above 0, got {shown(numbers)}"
-        )
-    x1, y1, x2, y2 = _enclosing(numbers, frame)
-    fault = box_fault(x1, y1, x2, y2, width=frame[0], height=frame[1])
-    if fault is not None:
-        return rejected(fault)
-    is_sent = "task_id" in item.data and shape.get("origin") != "manual"
-    detection_id = _text_or_none(shape.get("id")) if is_sent else None
-    return ReturnedBox(label_name=labels[0], x1=x1, y1=y1, x2=x2, y2=y2, detection_id=detection_id)
-
-
-def _enclosing(numbers: list[float], frame: _Frame) -> tuple[float, float, float, float]:
-    """Corners in px of the box round a rectangle: x, y, width, height in percent, turned round x, y."""
-    x, width = (numbers[k] * frame[0] / 100.0 for k in (0, 2))
-    y, height = (numbers[k] * frame[1] / 100.0 for k in (1, 3))
-    cos, sin = math.cos(math.radians(numbers[4])), math.sin(math.radians(numbers[4]))
-    xs = [x, x + width * cos, x - height * sin, x + width * cos - height * sin]
-    ys = [y, y + width * sin, y + height * cos, y + width * sin + height * cos]
-    return min(xs), min(ys), max(xs), max(ys)
-
-
-def _answered(
-    item: _Submitted, result: list[Mapping[str, Any]], boxes: list[ReturnedBox], frame: _Frame | None
-) -> list[ReturnedBox] | RejectedItem:
-    """The box that was asked about as it was answered, and any others that were drawn."""
-    answer, right_class = _choice(result, ANSWER), _choice(result, RIGHT_CLASS)
-    asked_id, kind = item.data.get("detection_id"), item.data["kind"]
-    others = [box for box in boxes if box.detection_id != asked_id]
-    if answer == NO_OBJECT or (kind == "verify_box" and answer == NO):
-        sent = _sent_box(item.data, frame)
-        if sent is None:
-            return item.rejected("expected the box that was asked about in `data`, got another or none")
-        return [sent, *others]
-    asked = next((box for box in boxes if box.detection_id == asked_id), None)
-    if answer not in (YES, NO):
-        return item.rejected(f"expected an answer to the question, got {shown(answer)}")
-    if asked is None:
-        return item.rejected(f"answered {answer}, but its box is not there any more")
-    if answer == NO and right_class is None:
-        return item.rejected("answered no, but the right class was not chosen")
-    return [replace(asked, label_name=right_class) if answer == NO and right_class else asked, *others]
-
-
-def _sent_box(data: Mapping[str, Any], frame: _Frame | None) -> ReturnedBox | None:
-    detection_id, label, box = (data.get(key) for key in ("detection_id", "label_name", "box"))
-    sound = is_text(detection_id) and is_text(label) and isinstance(box, list) and len(box) == 4
-    sent_frame = _frame([], data)
-    if not sound or not all(is_px(value) for value in box) or frame is None or sent_frame is None:
-        return None
-    x1, x2 = (box[k] * frame[0] / sent_frame[0] for k in (0, 2))
-    y1, y2 = (box[k] * frame[1] / sent_frame[1] for k in (1, 3))
-    if box_fault(x1, y1, x2, y2, width=frame[0], height=frame[1]) is not None:
-        return None
-    return ReturnedBox(
-        label_name=label, x1=x1, y1=y1, x2=x2, y2=y2, status="background", detection_id=detection_id
-    )
-
-
-def _choice(result: list[Mapping[str, Any]], control: str) -> str | None:
-    """What was chosen in a control, when it is one thing."""
-    values = [part.get("value") for part in result if part.get("from_name") == control]
-    chosen = [value.get("choices") for value in values if isinstance(value, Mapping)]
-    if len(chosen) != 1 or not isinstance(chosen[0], list) or len(chosen[0]) != 1:
-        return None
-    return _text_or_none(chosen[0][0])
 
 
 def _file_name(data: Mapping[str, Any]) -> str | None:
@@ -281,11 +184,13 @@ def _time(annotation: Mapping[str, Any]) -> tuple[str | None, datetime | None]:
 
 def _annotator(completed_by: Any) -> str | None:
     """The email address, else the number in Label Studio."""
-    if isinstance(completed_by, Mapping):
-        return _annotator(completed_by.get("email")) or _annotator(completed_by.get("id"))
-    if is_integer(completed_by) and is_px(completed_by):
-        return str(completed_by)
-    return _text_or_none(completed_by) or None
+    names = [completed_by.get("email"), completed_by.get("id")] if isinstance(completed_by, Mapping) else []
+    for name in names or [completed_by]:
+        if is_text(name) and name:
+            return name
+        if is_integer(name) and is_px(name):
+            return str(name)
+    return None
 
 
 def _text_or_none(value: Any) -> str | None:

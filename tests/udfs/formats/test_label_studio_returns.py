@@ -220,6 +220,15 @@ def test_a_single_annotation_needs_no_time() -> None:
     assert _image(document).annotated_at is None
 
 
+@pytest.mark.parametrize(
+    ("completed_by", "annotator"),
+    [(3, "3"), ({"id": 4, "email": "b@c.org"}, "b@c.org"), ({"id": 4}, "4"), ("b@c.org", "b@c.org")]
+    + [(wrong, None) for wrong in (None, True, 10**400, {}, [3], {"email": {"email": "b@c.org"}})],
+)
+def test_who_labeled(completed_by: Any, annotator: str | None) -> None:
+    assert _image(_one(completed_by=completed_by)).annotator == annotator
+
+
 def test_a_rotated_box_becomes_the_one_around_it() -> None:
     # 100 x 50 px, turned by 90 degrees clockwise round its corner (320, 240): it hangs down to the left.
     region = _rectangle(x=50, y=50, width=100 / 6.4, height=50 / 4.8, rotation=90)
