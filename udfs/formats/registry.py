@@ -11,6 +11,9 @@ from udfs.formats.cvat import cvat_companions, write_cvat, write_cvat_manifest
 from udfs.formats.cvat_returns import read_cvat
 from udfs.formats.ground_truth import ground_truth_companions, write_ground_truth
 from udfs.formats.ground_truth_returns import read_ground_truth
+from udfs.formats.label_studio import write_label_studio
+from udfs.formats.label_studio_interface import label_studio_companions
+from udfs.formats.label_studio_returns import read_label_studio
 from udfs.formats.labelbox import (
     labelbox_metadata,
     labelbox_ontology,
@@ -83,6 +86,15 @@ _ALL = (
         kinds=_EVERY_KIND,
         companions=ground_truth_companions,
         read=read_ground_truth,
+    ),
+    LabelFormat(
+        name="label_studio",
+        tool="Label Studio",
+        suffixes=(".json",),
+        write=write_label_studio,
+        kinds=frozenset({"image", "verify_box", "verify_class"}),
+        companions=label_studio_companions,
+        read=read_label_studio,
     ),
     LabelFormat(
         name="labelbox",
