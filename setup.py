@@ -7,7 +7,7 @@ setup(
     version="0.1.0",
     description=__doc__,
     python_requires=">=3.10",
-    packages=["conf", "schemas", "detectors", "udfs", "pipelines", "jobs"],
+    packages=["conf", "schemas", "detectors", "udfs", "udfs.formats", "pipelines", "jobs"],
     package_data={
         "conf": ["*.yaml", "label_maps/*.yaml", "queries/*.yaml", "strategies/*.yaml"],
         "detectors": ["weights/*"],
@@ -16,6 +16,7 @@ setup(
     },
     entry_points={"console_scripts": ["quarry = jobs.quarry:main"]},
     install_requires=[
+        "defusedxml>=0.7.1,<0.8",
         "delta-spark>=4.4.0,<4.4.1",
         "fsspec>=2025.3",
         "jinja2>=3.1,<4",
@@ -41,6 +42,7 @@ setup(
             "duckdb>=1.4,<3",
             "hypothesis>=6.100,<7",
             "import-linter>=2.5,<3",
+            "jsonschema>=4.23,<5",
             "mypy>=1.18,<3",
             "onnx>=1.18,<2",
             "onnxruntime>=1.20,<2",
@@ -51,6 +53,8 @@ setup(
             "scikit-learn>=1.6,<2",
             "scipy-stubs",
             "types-PyYAML",
+            "types-defusedxml",
+            "types-jsonschema",
         ],
     },
 )

@@ -12,6 +12,7 @@ from udfs.formats.returned import NotThisFormat, RejectedItem
 LARGEST_PX = 1e9
 LARGEST_SIDE_PX = 2**31 - 1
 LONGEST_LINE_BYTES = 64 * 2**20
+_BLANKS_AND_BOM = b" \t\r\n\xef\xbb\xbf"
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
@@ -45,6 +46,27 @@ def json_lines(stream: IO[bytes]) -> Iterator[tuple[int, Any] | RejectedItem]:
             yield number, _parsed(line)
         except NotThisFormat as error:
             yield _rejected_line(number, str(error))
+
+
+def json_items(stream: IO[bytes]) -> Iterator[tuple[int, Any] | RejectedItem]:
+    """Each item of a JSON array, each line of a JSON Lines file, or the one value that spans several lines.
+
+    Args:
+        stream: Seekable, read from its start. An array is read whole; lines are held one at a time.
+
+    Raises:
+        NotThisFormat: An array, or a value that spans lines, that is no JSON.
+    """
+    stream.seek(0)
+    while (first := stream.readline(LONGEST_LINE_BYTES)) and not first.strip(_BLANKS_AND_BOM):
+        pass
+    opening = first.strip(_BLANKS_AND_BOM)
+    stream.seek(0)
+    if opening.startswith(b"[") or opening == b"{":
+        document = json_document(stream)
+        yield from enumerate(document if isinstance(document, list) else [document], start=1)
+    else:
+        yield from json_lines(stream)
 
 
 def _parsed(data: bytes) -> Any:

@@ -1,16 +1,14 @@
-"""Label Studio tasks: a streaming writer of pre-annotated images, and the labeling interface they need."""
+"""Label Studio tasks: a streaming writer of images with boxes to correct and of questions about one box."""
 
 from __future__ import annotations
 
-import colorsys
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import IO, Any
-from xml.sax.saxutils import quoteattr
 
 from conf.errors import QuarryError
 from udfs.formats.json_values import compact_json
 from udfs.formats.task import (
+    Corners,
     LabelingTask,
     Manifest,
     ManifestCounts,
@@ -22,28 +20,29 @@ from udfs.formats.task import (
     clipped_box,
 )
 
-_GOLDEN_ANGLE_TURNS = 0.381966
-_NOT_XML_1_0 = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+LABELS, REGION, REGION_LABEL = "label", "region", "region"
 
 
 def write_label_studio(stream: IO[str], tasks: Iterable[LabelingTask], manifest: Manifest) -> ManifestCounts:
-    """Write a JSON array of Label Studio tasks, one an image, and count what went in.
+    """Write a JSON array of Label Studio tasks and count what went in.
 
-    All boxes of an image are in ONE prediction, as the tool shows one prediction at a time. Sizes are
-    percent of the image with 6 decimals. The prediction's `score` is the mean score of its boxes; what the
-    image was picked by is in the task's data (`rank`, `strategy`, `query_score`). An image without boxes has
-    no prediction.
+    All boxes of a task are in ONE prediction, as the tool shows one prediction at a time. Sizes are percent
+    of the image with 6 decimals. The prediction's `score` is the mean score of its boxes; what the image was
+    picked by is in the task's data (`rank`, `strategy`, `query_score`). An image without boxes has no
+    prediction. A question about a box has a second, read-only rectangle: the region the labeler is to see.
 
     Args:
         stream: Where the JSON goes, opened for text; the text is pure ASCII.
         tasks: Any iterator; one task is held at a time.
-        manifest: Gives the classes of the labeling interface and what Label Studio shows as the model.
+        manifest: Gives the classes of the labeling interface, what Label Studio shows as the model, and the
+            kind of all tasks.
 
     Returns:
         Tasks and boxes written, and boxes dropped because nothing of them lies inside their image.
 
     Raises:
-        QuarryError: A label outside the classes, an image or a box given twice, a NaN or infinite number.
+        QuarryError: A label outside the classes, a task or a box given twice, a NaN or infinite number, a
+            task of another kind, a question about a box outside its image.
     """
     indices = class_indices(manifest.classes)
     ids = UniqueNames("task id")
@@ -52,96 +51,91 @@ def write_label_studio(stream: IO[str], tasks: Iterable[LabelingTask], manifest:
     for n_tasks, task in enumerate(tasks, start=1):
         check_task(task)
         ids.add(task.task_id, task.image_id)
-        regions: list[dict[str, Any]] = []
-        for box in task.boxes:
-            class_index(indices, box, task)
-            region = _region(box, task)
-            if region is not None:
-                regions.append(region)
-        if len({region["id"] for region in regions}) != len(regions):
-            raise QuarryError(
-                f"image {task.image_id!r}: two boxes share a detection_id; expected distinct ones, "
-                "Label Studio would show one of them"
-            )
-        n_boxes += len(regions)
-        n_dropped += len(task.boxes) - len(regions)
+        boxes = _boxes_inside(task, manifest, indices)
+        n_boxes += len(boxes)
+        n_dropped += len(task.boxes) - len(boxes)
         stream.write(",\n" if n_tasks > 1 else "\n")
-        stream.write(compact_json(_task(task, regions, manifest.model_version)))
+        stream.write(compact_json(_task(task, boxes, manifest.model_version)))
     stream.write("\n]\n")
     return ManifestCounts(n_tasks=n_tasks, n_boxes=n_boxes, n_dropped_boxes=n_dropped)
 
 
-def labeling_config(classes: Sequence[str]) -> str:
-    """The XML of a labeling interface whose names fit `write_label_studio`, a colour for each class.
+def _boxes_inside(
+    task: LabelingTask, manifest: Manifest, indices: dict[str, int]
+) -> list[tuple[TaskBox, Corners]]:
+    boxes = []
+    for box in task.boxes:
+        class_index(indices, box, task)
+        corners = clipped_box(box, task)
+        if corners is not None:
+            boxes.append((box, corners))
+    if len({box.detection_id for box, _ in boxes}) != len(boxes):
+        raise QuarryError(
+            f"image {task.image_id!r}: two boxes share a detection_id; expected distinct ones, "
+            "Label Studio would show one of them"
+        )
+    if task.kind != manifest.kind:
+        raise QuarryError(
+            f"task {task.task_id!r}: expected kind {manifest.kind!r} as its manifest has, got {task.kind!r}; "
+            "a labeling interface asks one kind of question, so write a manifest for each"
+        )
+    if task.kind != "image" and (len(task.boxes), len(boxes)) != (1, 1):
+        raise QuarryError(
+            f"task {task.task_id!r}: expected one box inside the image to ask about, got {len(boxes)} of "
+            f"{len(task.boxes)}; leave the task out"
+        )
+    return boxes
 
-    Args:
-        classes: Class names, in the order in which annotators see them. The first nine get a number key.
 
-    Returns:
-        XML 1.0 text.
-
-    Raises:
-        QuarryError: No class, a name given twice, or a control character that XML cannot hold.
-    """
-    lines = []
-    for name, index in class_indices(classes).items():
-        if _NOT_XML_1_0.search(name):
-            raise QuarryError(f"class {name!r}: expected a name without control characters; rename the class")
-        hotkey = f' hotkey="{index + 1}"' if index < 9 else ""
-        lines.append(f'    <Label value={quoteattr(name)} background="{_colour(index)}"{hotkey}/>\n')
-    return (
-        "<View>\n"
-        '  <Image name="image" value="$image" zoom="true" zoomControl="true"/>\n'
-        '  <RectangleLabels name="label" toName="image">\n'
-        f"{''.join(lines)}"
-        "  </RectangleLabels>\n"
-        "</View>\n"
-    )
-
-
-def _task(task: LabelingTask, regions: list[dict[str, Any]], model_version: str) -> dict[str, Any]:
+def _task(task: LabelingTask, boxes: list[tuple[TaskBox, Corners]], model_version: str) -> dict[str, Any]:
     data = {
         "image": task.uri,
         "task_id": task.task_id,
         "image_id": task.image_id,
         "file_name": task.file_name,
+        "width": task.width,
+        "height": task.height,
         "rank": task.rank,
         "strategy": task.strategy,
         "query_score": task.score,
+        "kind": task.kind,
     }
-    if not regions:
+    if not boxes:
         return {"data": data, "predictions": []}
-    mean_score = sum(float(region["score"]) for region in regions) / len(regions)
-    prediction = {"model_version": model_version, "score": round(mean_score, 6), "result": regions}
+    result = [
+        _rectangle(task, LABELS, box.label_name, box.detection_id, corners) | {"score": box.score}
+        for box, corners in boxes
+    ]
+    if task.kind != "image":
+        ((box, corners),) = boxes
+        data |= {"detection_id": box.detection_id, "label_name": box.label_name}
+        data |= {"box": [round(value, 3) for value in corners]}
+        region = _rectangle(task, REGION, REGION_LABEL, f"{box.detection_id}-{REGION}", task.region)
+        # The first lies below the others, so that a click hits the box.
+        result.insert(0, region | {"readonly": True})
+    mean_score = sum(box.score for box, _ in boxes) / len(boxes)
+    prediction = {"model_version": model_version, "score": round(mean_score, 6), "result": result}
     return {"data": data, "predictions": [prediction]}
 
 
-def _region(box: TaskBox, task: LabelingTask) -> dict[str, Any] | None:
-    corners = clipped_box(box, task)
-    if corners is None:
-        return None
+def _rectangle(
+    task: LabelingTask, control: str, label: str, region_id: str, corners: Corners
+) -> dict[str, Any]:
     x1, y1, x2, y2 = corners
     return {
-        "id": box.detection_id,
+        "id": region_id,
         "type": "rectanglelabels",
-        "from_name": "label",
+        "from_name": control,
         "to_name": "image",
         "original_width": task.width,
         "original_height": task.height,
         "image_rotation": 0,
-        "score": box.score,
         "value": {
             "x": round(100.0 * x1 / task.width, 6),
             "y": round(100.0 * y1 / task.height, 6),
             "width": round(100.0 * (x2 - x1) / task.width, 6),
             "height": round(100.0 * (y2 - y1) / task.height, 6),
             "rotation": 0,
-            "rectanglelabels": [box.label_name],
+            "rectanglelabels": [label],
         },
     }
-
-
-def _colour(index: int) -> str:
-    # Steps of the golden angle keep neighbouring classes far apart in hue for any number of classes.
-    red, green, blue = colorsys.hls_to_rgb((0.58 + index * _GOLDEN_ANGLE_TURNS) % 1.0, 0.5, 0.75)
-    return "#" + "".join(f"{round(255 * part):02x}" for part in (red, green, blue))

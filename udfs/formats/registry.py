@@ -7,7 +7,23 @@ from dataclasses import dataclass
 from typing import IO
 
 from udfs.formats.coco import read_coco, write_coco
+from udfs.formats.cvat import cvat_companions, write_cvat, write_cvat_manifest
+from udfs.formats.cvat_returns import read_cvat
+from udfs.formats.ground_truth import ground_truth_companions, write_ground_truth
+from udfs.formats.ground_truth_returns import read_ground_truth
+from udfs.formats.label_studio import write_label_studio
+from udfs.formats.label_studio_interface import label_studio_companions
+from udfs.formats.label_studio_returns import read_label_studio
+from udfs.formats.labelbox import (
+    labelbox_metadata,
+    labelbox_ontology,
+    write_labelbox,
+    write_labelbox_data_rows,
+)
+from udfs.formats.labelbox_returns import read_labelbox
 from udfs.formats.returned import RejectedItem, ReturnedImage
+from udfs.formats.scale import scale_project, write_scale
+from udfs.formats.scale_returns import read_scale
 from udfs.formats.task import LabelingTask, Manifest, ManifestCounts, TaskKind
 
 Write = Callable[[IO[str], Iterable[LabelingTask], Manifest], ManifestCounts]
@@ -43,5 +59,68 @@ class LabelFormat:
     read: Read | None = None
 
 
-_ALL = (LabelFormat(name="coco", tool="COCO", suffixes=(".json",), write=write_coco, read=read_coco),)
+_EVERY_KIND: frozenset[TaskKind] = frozenset({"image", "verify_box", "verify_class"})
+_ALL = (
+    LabelFormat(name="coco", tool="COCO", suffixes=(".json",), write=write_coco, read=read_coco),
+    LabelFormat(
+        name="cvat",
+        tool="CVAT",
+        suffixes=(".xml", ".zip"),
+        write=write_cvat,
+        kinds=_EVERY_KIND,
+        companions=cvat_companions,
+        read=read_cvat,
+    ),
+    LabelFormat(
+        name="cvat_manifest",
+        tool="CVAT",
+        suffixes=(".jsonl",),
+        write=write_cvat_manifest,
+        kinds=_EVERY_KIND,
+    ),
+    LabelFormat(
+        name="ground_truth",
+        tool="SageMaker Ground Truth",
+        suffixes=(".manifest", ".jsonl"),
+        write=write_ground_truth,
+        kinds=_EVERY_KIND,
+        companions=ground_truth_companions,
+        read=read_ground_truth,
+    ),
+    LabelFormat(
+        name="label_studio",
+        tool="Label Studio",
+        suffixes=(".json",),
+        write=write_label_studio,
+        kinds=frozenset({"image", "verify_box", "verify_class"}),
+        companions=label_studio_companions,
+        read=read_label_studio,
+    ),
+    LabelFormat(
+        name="labelbox",
+        tool="Labelbox",
+        suffixes=(".ndjson", ".json"),
+        write=write_labelbox,
+        kinds=_EVERY_KIND,
+        companions=labelbox_ontology,
+        read=read_labelbox,
+    ),
+    LabelFormat(
+        name="labelbox_data_rows",
+        tool="Labelbox",
+        suffixes=(".json",),
+        write=write_labelbox_data_rows,
+        kinds=_EVERY_KIND,
+        companions=labelbox_metadata,
+    ),
+    LabelFormat(
+        name="scale",
+        tool="Scale",
+        suffixes=(".jsonl", ".json"),
+        write=write_scale,
+        kinds=_EVERY_KIND,
+        companions=scale_project,
+        read=read_scale,
+    ),
+)
 FORMATS = {form.name: form for form in _ALL}

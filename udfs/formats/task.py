@@ -200,3 +200,17 @@ def check_task(task: LabelingTask) -> None:
         )
     if not math.isfinite(task.score):
         raise QuarryError(f"image {task.image_id!r}: expected a finite score, got {task.score}")
+
+
+def check_web_uri(task: LabelingTask) -> None:
+    """Check that a labeling service can fetch the image.
+
+    Raises:
+        QuarryError: The URI is a path or a file of this machine.
+    """
+    scheme, separator, _ = task.uri.partition("://")
+    if not separator or not scheme.isalnum() or scheme.lower() == "file":
+        raise QuarryError(
+            f"image {task.image_id!r}: expected a URI a labeling service can fetch, such as https://..., "
+            f"got {task.uri!r}; rewrite URIs in the export's settings"
+        )

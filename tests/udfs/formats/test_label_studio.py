@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import io
 import json
-import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 
 from conf.errors import QuarryError
-from udfs.formats.label_studio import labeling_config, write_label_studio
-from udfs.formats.task import LabelingTask, Manifest, TaskBox
+from udfs.formats.label_studio import write_label_studio
+from udfs.formats.task import LabelingTask, Manifest, TaskBox, TaskKind
 
 CLASSES = ["car", 'a "b" & <c>', "日本"]
 MANIFEST = Manifest(
@@ -37,9 +39,9 @@ def _image(*boxes: TaskBox, image_id: str = "i", width: int = 640, height: int =
     )
 
 
-def _tasks(images: list[LabelingTask]) -> list[dict[str, Any]]:
+def _tasks(images: list[LabelingTask], kind: TaskKind = "image") -> list[dict[str, Any]]:
     stream = io.StringIO()
-    write_label_studio(stream, iter(images), MANIFEST)
+    write_label_studio(stream, iter(images), replace(MANIFEST, kind=kind))
     tasks: list[dict[str, Any]] = json.loads(stream.getvalue())
     return tasks
 
@@ -48,6 +50,7 @@ def test_the_worked_example() -> None:
     (task,) = _tasks([_image(_box(10, 20, 40, 60))])
     assert task["data"]["image"] == "s3://b/ä dir/a 'b\".jpg"
     assert (task["data"]["image_id"], task["data"]["rank"], task["data"]["query_score"]) == ("i", 4, 2.5)
+    assert (task["data"]["width"], task["data"]["height"], task["data"]["kind"]) == (640, 480, "image")
     (prediction,) = task["predictions"]
     assert (prediction["model_version"], prediction["score"]) == ("m1", 0.62)
     (region,) = prediction["result"]
@@ -94,6 +97,7 @@ def test_boxes_outside_are_dropped_and_counted() -> None:
         ([_image(), _image()], "'i' is in this manifest twice"),
         ([_image(_box(0, 0, 9, 9), _box(1, 1, 9, 9))], "share a detection_id"),
         ([_image(_box(0, 0, 9, 9, label="bus"))], "'bus' is not a class"),
+        ([replace(_image(_box(0, 0, 9, 9)), kind="verify_box")], "a manifest for each"),
     ],
 )
 def test_what_the_tool_would_refuse_or_hide_is_refused(images: list[LabelingTask], message: str) -> None:
@@ -105,22 +109,47 @@ def test_no_image_is_an_empty_array() -> None:
     assert _tasks([]) == []
 
 
-def test_the_labeling_config_names_what_the_tasks_name() -> None:
-    view = ElementTree.fromstring(labeling_config(CLASSES))
-    image, labels = view.find("Image"), view.find("RectangleLabels")
-    assert image is not None
-    assert labels is not None
-    assert (image.get("name"), image.get("value")) == ("image", "$image")
-    assert (labels.get("name"), labels.get("toName")) == ("label", "image")
-    assert [label.get("value") for label in labels] == CLASSES
-    assert len({label.get("background") for label in labels}) == 3
+@pytest.mark.parametrize("kind", ["verify_box", "verify_class"])
+def test_a_question_shows_its_box_and_twice_as_much_around_it(kind: TaskKind) -> None:
+    (task,) = _tasks([replace(_image(_box(10, 20, 40, 60)), kind=kind)], kind)
+    assert (task["data"]["kind"], task["data"]["detection_id"]) == (kind, "d")
+    assert (task["data"]["label_name"], task["data"]["box"]) == ("car", [10, 20, 40, 60])
+    (prediction,) = task["predictions"]
+    region, box = prediction["result"]
+    assert (region["from_name"], region["readonly"], region["id"]) == ("region", True, "d-region")
+    # Twice 30 x 40 around (25, 40) would begin at (-5, 0): 0, 0 to 55, 80 px of 640 x 480.
+    assert [region["value"][side] for side in ("x", "y", "width", "height")] == [0, 0, 8.59375, 16.666667]
+    assert (box["from_name"], box["id"], box["value"]["x"]) == ("label", "d", 1.5625)
+    assert "readonly" not in box
+    assert prediction["score"] == 0.62
 
 
-def test_eighty_classes_have_eighty_colours() -> None:
-    view = ElementTree.fromstring(labeling_config([f"class {k}" for k in range(80)]))
-    assert len({label.get("background") for label in view.iter("Label")}) == 80
+@pytest.mark.parametrize(
+    "boxes", [(), (_box(-9, 0, 0, 9),), (_box(0, 0, 9, 9, "a"), _box(1, 1, 9, 9, "b"))], ids=len
+)
+def test_a_question_is_about_one_box_inside_its_image(boxes: tuple[TaskBox, ...]) -> None:
+    with pytest.raises(QuarryError, match="expected one box inside the image"):
+        _tasks([replace(_image(*boxes), kind="verify_box")], "verify_box")
 
 
-def test_a_control_character_is_refused() -> None:
-    with pytest.raises(QuarryError, match="control"):
-        labeling_config(["car\x00"])
+def test_tasks_stream_one_by_one() -> None:
+    stream = io.StringIO()
+    sizes: list[int] = []
+
+    def source() -> Iterator[LabelingTask]:
+        for number in range(20):
+            sizes.append(len(stream.getvalue()))
+            yield _image(_box(1, 1, 5, 5), image_id=str(number))
+
+    write_label_studio(stream, source(), MANIFEST)
+    assert all(later > earlier for earlier, later in pairwise(sizes[1:]))
+
+
+def test_the_same_tasks_give_the_same_ascii() -> None:
+    texts = []
+    for _ in range(2):
+        stream = io.StringIO()
+        write_label_studio(stream, [_image(_box(1, 1, 5, 5, label="日本"))], MANIFEST)
+        texts.append(stream.getvalue())
+    assert texts[0] == texts[1]
+    assert texts[0].isascii()
