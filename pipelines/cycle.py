@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 
@@ -12,7 +11,7 @@ from pyspark.sql import functions as F
 from conf.errors import QuarryError, nearest
 from conf.settings import Settings, settings_hash
 from conf.strategy import scores_ranked_by
-from pipelines.cycle_stages import CLOSED, PLANNED, STAGE_NAMES, STAGES, STATES, StillOut
+from pipelines.cycle_stages import CLOSED, PLANNED, STAGE_NAMES, STAGES, STATES, Stage, StillOut
 from pipelines.detect import known_detector
 from pipelines.run import Run
 from pipelines.score_inputs import require_known_names
@@ -39,13 +38,11 @@ def run_cycle(run: Run, cycle_id: str, settings: Settings) -> None:
     """
     require_cycle_name(cycle_id)
     require_known_names(settings.score, scores_ranked_by(settings.acquire), settings.detector.pixel_scores)
-    digest = cycle_settings_hash(settings)
     row = cycle_row(run, cycle_id)
-    if row is not None and row.settings_hash != digest:
+    if row is not None and (other := _stage_of_other_settings(row, settings, STATES.index(row.state))):
         raise QuarryError(
-            f"cycle {cycle_id!r} was started with other settings (hash {row.settings_hash}, now {digest}): "
-            f"give the old settings, or a new name with --cycle; with --from-cycle {cycle_id} --from-stage "
-            "STAGE the new one keeps what it can"
+            f"cycle {cycle_id!r} was started with other settings of stage {other}: give the old ones, or a "
+            f"new cycle that keeps what is before: --cycle NAME --from-cycle {cycle_id} --from-stage {other}"
         )
     if row is None:
         row = _save(run, cycle_id, PLANNED, settings, {})
@@ -95,14 +92,10 @@ def branch_cycle(run: Run, cycle_id: str, settings: Settings, parent_id: str, st
     if parent is None or STATES.index(parent.state) < first:
         state = "there is no such cycle" if parent is None else f"it is only {parent.state}"
         raise QuarryError(f"--from-cycle {parent_id!r}: {state}; it must be {STATES[first]} for {stage_name}")
-    before, now = json.loads(parent.settings), settings.model_dump(mode="json")
-    for stage in STAGES[:first]:
-        for section in stage.settings:
-            if before[section] != now[section]:
-                raise QuarryError(
-                    f"stage {stage.name} of cycle {parent_id!r} ran with other settings of {section!r}: "
-                    f"start from stage {stage.name}, or give the old ones"
-                )
+    if other := _stage_of_other_settings(parent, settings, first):
+        raise QuarryError(
+            f"cycle {parent_id!r} ran stage {other} with other settings: start from there, or give those"
+        )
     if cycle_row(run, cycle_id) is not None:
         return
     for stage in STAGES[:first]:
@@ -110,6 +103,19 @@ def branch_cycle(run: Run, cycle_id: str, settings: Settings, parent_id: str, st
             theirs = run.store.read(table, pinned=True).where(F.col("cycle_id") == parent_id)
             run.store.merge(table, theirs.withColumn("cycle_id", F.lit(cycle_id)), on_match="keep")
     _save(run, cycle_id, STATES[first], settings, {}, parent=parent_id)
+
+
+def _stage_of_other_settings(row: Row, settings: Settings, n_done: int) -> str | None:
+    """The first of a cycle's finished stages whose settings are no longer the same."""
+    before = Settings.model_validate_json(row.settings)
+    for stage in STAGES[:n_done]:
+        if _hash(stage, before) != _hash(stage, settings):
+            return stage.name
+    return None
+
+
+def _hash(stage: Stage, settings: Settings) -> str:
+    return settings_hash(*(getattr(settings, section) for section in stage.settings))
 
 
 def require_cycle_name(cycle_id: str) -> None:
