@@ -35,7 +35,8 @@ def sent_and_back(run: Run, cycle_id: str | None = None) -> DataFrame:
             F.min("ts").alias("sent_ts"),
         )
     )
-    answers = run.store.read(GROUND_TRUTH_HISTORY).where(only).groupBy("cycle_id", "image_id")
+    history = run.store.read(GROUND_TRUTH_HISTORY).where(only)  # held-out labels answer no task
+    answers = history.where("split = 'train'").groupBy("cycle_id", "image_id")
     answered = answers.agg(F.flatten(F.collect_list("boxes.detection_id")).alias("answered"))
     picks = run.store.read(ACQUISITION).where(only).join(sent, ["cycle_id", "strategy"])
     picks = picks.join(answered, ["cycle_id", "image_id"], "left")

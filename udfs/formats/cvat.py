@@ -113,14 +113,14 @@ def write_cvat_manifest(stream: IO[str], tasks: Iterable[LabelingTask], manifest
 
 
 def cvat_companions(manifest: Manifest) -> dict[str, str]:
-    """`cvat_labels.json`, the raw labels of a CVAT task, and `cvat_README.txt`, how to create it.
+    """`cvat_labels.json`, the raw labels of a CVAT task, and `README.txt`, how to create it.
 
     Raises:
         QuarryError: A class name that CVAT cannot hold.
     """
     return {
         "cvat_labels.json": json.dumps(_labels(manifest), indent=1) + "\n",
-        "cvat_README.txt": _README.format(question=QUESTIONS[manifest.kind]),
+        "README.txt": _README.format(question=QUESTIONS[manifest.kind]),
     }
 
 

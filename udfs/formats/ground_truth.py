@@ -73,13 +73,13 @@ def write_ground_truth(stream: IO[str], tasks: Iterable[LabelingTask], manifest:
 
 
 def ground_truth_companions(manifest: Manifest) -> dict[str, str]:
-    """`ground_truth_labels.json`, the label categories, and `ground_truth_README.txt`, which job to start."""
+    """`ground_truth_labels.json`, the label categories, and `README.txt`, which job to start."""
     names = [YES, NO] if manifest.kind == "verify_box" else list(class_indices(manifest.classes))
     categories = {"document-version": "2018-11-28", "labels": [{"label": name} for name in names]}
     job = "label verification" if manifest.kind == "verify_box" else "adjustment"
     return {
         "ground_truth_labels.json": json.dumps(categories, indent=1) + "\n",
-        "ground_truth_README.txt": _README.format(question=QUESTIONS[manifest.kind], job=job, sent=SENT),
+        "README.txt": _README.format(question=QUESTIONS[manifest.kind], job=job, sent=SENT),
     }
 
 
