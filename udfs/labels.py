@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any
@@ -14,6 +15,7 @@ from udfs.formats.registry import FORMATS
 from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedBox, ReturnedImage
 from udfs.image_files import filesystem_and_path
 
+BUFFER_BYTES = 1 << 20
 TRUTH_BOX_TYPE = pa.struct(
     [
         ("label", pa.int32()),
@@ -87,7 +89,8 @@ def _items(uri: str, form: str) -> Iterator[ReturnedImage | RejectedItem]:
     assert read is not None
     try:
         filesystem, path = filesystem_and_path(uri)
-        with filesystem.open_input_file(path) as stream:
+        # Arrow's files cannot be read by lines.
+        with io.BufferedReader(filesystem.open_input_file(path), BUFFER_BYTES) as stream:
             yield from read(stream)
     except NotThisFormat as error:
         raise QuarryError(f"label file {uri}: {error}") from None

@@ -127,13 +127,13 @@ def cvat_companions(manifest: Manifest) -> dict[str, str]:
 _README = """\
 {question}
 
-For each pair of files NAME.xml and NAME.jsonl of this manifest:
-1. Put NAME.jsonl into the folder of the images (the lake's root): its names are relative to that folder.
+Each file tasks-N.xml is one CVAT task, whose images are those of tasks-N.jsonl (format cvat_manifest):
+1. Put tasks-N.jsonl into the folder of the images (the lake's root): its names are relative to that folder.
    Attach the bucket as a cloud storage of CVAT, with this file as its manifest.
 2. Create a CVAT task. Labels: paste cvat_labels.json into the tab "Raw". Select the images from the cloud
    storage. Advanced: sorting method "predefined", so that frames come in the order of the manifest, the
    most valuable first.
-3. Upload annotations to the task, format "CVAT 1.1", file NAME.xml.
+3. Upload annotations to the task, format "CVAT 1.1", file tasks-N.xml.
 4. When all its jobs are completed: export annotations, format "CVAT for images 1.1", and import that file.
    CVAT exports every frame and does not say which were looked at, so all frames of the file count as
    labeled, those without boxes as empty. While jobs are open, export the completed jobs one by one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import zlib
 from collections.abc import Iterator, Mapping
@@ -24,12 +25,14 @@ from udfs.formats.json_values import LARGEST_SIDE_PX, is_side, shown
 from udfs.formats.newest_returns import newest_returns, utc_time
 from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedBox, ReturnedImage, box_fault
 from udfs.formats.task import NO, YES
-from udfs.formats.xml_values import top_elements, xml_number
+from udfs.formats.xml_values import LARGEST_FILE_BYTES, top_elements, xml_number
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 _MEMBER = "annotations.xml"
+# Real exports shrink to a tenth; a bomb to a thousandth.
+_LARGEST_GROWTH, _ALWAYS_READ_BYTES = 100, 2**26
 _HOW_TO_EXPORT = 'export the task or its completed jobs as "CVAT for images 1.1"'
 
 
@@ -75,8 +78,8 @@ class _Meta:
 
 def _returns(stream: IO[bytes]) -> Iterator[ReturnedImage | RejectedItem]:
     meta: _Meta | None = None
-    with _xml(stream) as xml:
-        for element in top_elements(xml, "annotations", "CVAT"):
+    with _xml(stream) as (xml, largest_bytes):
+        for element in top_elements(xml, "annotations", "CVAT", largest_bytes):
             if element.tag == "meta":
                 meta = _meta(element)
             elif element.tag == "track":
@@ -94,16 +97,19 @@ def _no_meta() -> NotThisFormat:
 
 
 @contextmanager
-def _xml(stream: IO[bytes]) -> Iterator[IO[bytes]]:
+def _xml(stream: IO[bytes]) -> Iterator[tuple[IO[bytes], int]]:
+    """The XML of a file or archive, and how many bytes of it may be read."""
+    n_bytes = stream.seek(0, io.SEEK_END)
     stream.seek(0)
     is_zip = stream.read(2) == b"PK"
     stream.seek(0)
     if not is_zip:
-        yield stream
+        yield stream, LARGEST_FILE_BYTES
         return
+    largest_bytes = min(max(n_bytes * _LARGEST_GROWTH, _ALWAYS_READ_BYTES), LARGEST_FILE_BYTES)
     with _member(stream) as member:
         try:
-            yield member
+            yield member, largest_bytes
         except (BadZipFile, zlib.error, EOFError) as error:
             raise NotThisFormat(f"a damaged zip archive ({error}); export it again") from None
 

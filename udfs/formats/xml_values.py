@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 DEEPEST_ELEMENT = 16
 LARGEST_ELEMENT_BYTES = 16 * 2**20
+MOST_PARTS = 500_000
 LARGEST_FILE_BYTES = 8 * 2**30
+_READ_BYTES = 2**18
 _NOT_XML_1_0 = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{0,40})?([eE][+-]?[0-9]{1,3})?")
 
@@ -42,34 +44,38 @@ def xml_text(value: str, what: str) -> str:
     return escape(_sound(value, what), {"\r": "&#13;"})
 
 
-def top_elements(stream: IO[bytes], root_tag: str, tool: str) -> Iterator[Element]:
+def top_elements(
+    stream: IO[bytes], root_tag: str, tool: str, largest_bytes: int = LARGEST_FILE_BYTES
+) -> Iterator[Element]:
     """Each child of the root element when it is complete; it is emptied when the next one is asked for.
 
-    Memory holds one child, of at most `LARGEST_ELEMENT_BYTES` of text.
+    Memory holds one child, of at most `LARGEST_ELEMENT_BYTES` of text and `MOST_PARTS` elements.
 
     Args:
         stream: Read in small pieces, also from a decompressor.
         root_tag: Name of the root element.
         tool: Whose file it should be, for the error.
+        largest_bytes: Read at most.
 
     Raises:
         NotThisFormat: No XML, another root, a document type or entities (which can blow up or open files),
             elements nested deeper than `DEEPEST_ELEMENT`, or more bytes than the limits allow.
     """
-    bounded = _BoundedReader(stream, tool)
-    root, depth = None, 0
+    bounded = _BoundedReader(stream, tool, largest_bytes)
+    root, depth, n_parts = None, 0, 0
     try:
         for event, element in iterparse(bounded, events=("start", "end"), forbid_dtd=True):
             if event == "start":
                 root = element if root is None else root
-                depth += 1
+                depth, n_parts = depth + 1, n_parts + 1
                 _check_start(root.tag, root_tag, depth, tool)
+                bounded.check(n_parts)
                 continue
             depth -= 1
             if depth == 1 and root is not None:
                 yield element
                 root.clear()
-                bounded.n_element_bytes = 0
+                bounded.n_element_bytes = n_parts = 0
     except DefusedXmlException as error:
         raise NotThisFormat(
             f"not a file of {tool}: it declares a document type or entities ({type(error).__name__}), which "
@@ -91,22 +97,29 @@ def xml_number(value: str | None) -> float | None:
 
 
 class _BoundedReader:
-    def __init__(self, stream: IO[bytes], tool: str) -> None:
+    def __init__(self, stream: IO[bytes], tool: str, largest_bytes: int) -> None:
         self._stream = stream
         self._tool = tool
+        self._largest_bytes = largest_bytes
         self._n_bytes = 0
         self.n_element_bytes = 0
 
-    def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size)
+    def read(self, _: int = -1) -> bytes:
+        # The parser asks for 16 KiB and goes over an unfinished token again at each piece.
+        data = self._stream.read(_READ_BYTES)
         self._n_bytes += len(data)
         self.n_element_bytes += len(data)
-        if self.n_element_bytes > LARGEST_ELEMENT_BYTES or self._n_bytes > LARGEST_FILE_BYTES:
-            raise NotThisFormat(
-                f"not a file of {self._tool} that can be read: expected at most {LARGEST_ELEMENT_BYTES:,} "
-                f"bytes an image and {LARGEST_FILE_BYTES:,} in all; export fewer images at a time"
-            )
+        self.check(0)
         return data
+
+    def check(self, n_parts: int) -> None:
+        is_large = self.n_element_bytes > LARGEST_ELEMENT_BYTES or self._n_bytes > self._largest_bytes
+        if is_large or n_parts > MOST_PARTS:
+            raise NotThisFormat(
+                f"too large for a file of {self._tool}: expected at most {LARGEST_ELEMENT_BYTES:,} bytes and "
+                f"{MOST_PARTS:,} elements an image, and {self._largest_bytes:,} bytes in all; export fewer "
+                "images at a time"
+            )
 
 
 def _check_start(found: str, root_tag: str, depth: int, tool: str) -> None:
