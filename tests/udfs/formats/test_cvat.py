@@ -8,8 +8,10 @@ import weakref
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -21,6 +23,7 @@ from udfs.formats.registry import FORMATS
 from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedBox, ReturnedImage
 from udfs.formats.task import LabelingTask, Manifest, TaskKind, clipped_box
 
+SCHEMAS = Path(__file__).parents[2] / "foreign" / "schemas"
 UPDATED = "2026-11-22 10:00:00.5+02:00"
 ORIGIN = (
     "<id>7</id><name>n</name><size>1</size><mode>annotation</mode><overlap>0</overlap><created>"
@@ -428,6 +431,9 @@ def test_the_manifest_names_each_image_once_in_order() -> None:
     sent = questions("verify_box")
     counts = form.write(stream, sent, manifest("verify_box"))
     lines = [json.loads(line) for line in stream.getvalue().splitlines()][2:]
+    schema = json.loads((SCHEMAS / "cvat_manifest_line.json").read_text())
+    for line in lines:
+        jsonschema.validate(line, schema)
     names = [line["name"] + line["extension"] for line in lines]
     assert names == list(dict.fromkeys(task.file_name for task in sent))
     assert (counts.n_tasks, counts.n_boxes) == (len(sent), 0)
@@ -441,6 +447,7 @@ def test_the_manifest_names_each_image_once_in_order() -> None:
 def test_the_labels_of_the_task_are_those_of_the_file(kind: TaskKind) -> None:
     companions = FORMATS["cvat"].companions(manifest(kind))
     labels = json.loads(companions["cvat_labels.json"])
+    jsonschema.validate(labels, json.loads((SCHEMAS / "cvat_labels.json").read_text()))
     root = ET.fromstring(_written([example(kind)], manifest(kind)).encode())
     declared = {
         (label.findtext("name"), attribute.findtext("name"))
