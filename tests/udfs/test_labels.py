@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pyarrow as pa
 import pytest
@@ -139,3 +140,19 @@ def test_a_file_that_is_not_coco_is_named(tmp_path: Path, content: bytes, messag
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(QuarryError, match=r"label file .*absent\.json"):
         _rows([str(tmp_path / "absent.json")], LABEL_IDS)
+
+
+def test_files_are_read_by_lines_and_out_of_archives(tmp_path: Path) -> None:
+    label = {"image_size": [{"width": 9, "height": 9, "depth": 3}], "annotations": []}
+    metadata = {"type": "groundtruth/object-detection", "human-annotated": "yes"}
+    lines = tmp_path / "output.manifest"
+    line = {"source-ref": "s3://b/a.jpg", "label": label, "label-metadata": metadata}
+    lines.write_text(json.dumps(line) + "\n")
+    archive = tmp_path / "export.zip"
+    xml = '<annotations><meta/><image id="0" name="b.jpg" width="9" height="9"/></annotations>'
+    with ZipFile(archive, "w") as stream:
+        stream.writestr("annotations.xml", xml)
+    for form, path, name in (("ground_truth", lines, "s3://b/a.jpg"), ("cvat", archive, "b.jpg")):
+        batch = pa.RecordBatch.from_pydict({"uri": [str(path)]})
+        (found,) = label_batches(iter([batch]), form, {}, None)
+        assert [row["file_name"] for row in found.to_pylist()] == [name]

@@ -176,7 +176,7 @@ def _box(
 ) -> ReturnedBox | str:
     class_id = annotation.get("class_id") if isinstance(annotation, Mapping) else None
     sides = [annotation.get(side) for side in _SIDES] if isinstance(annotation, Mapping) else [None]
-    name = class_map.get(str(int(class_id))) if is_whole(class_id) and is_px(class_id) else None
+    name = class_map.get(str(int(class_id))) if is_whole(class_id) else None
     if not is_text(name) or not name:
         return f"class_id {shown(class_id)} is not in the class-map of the line"
     if not all(is_px(side) for side in sides):
