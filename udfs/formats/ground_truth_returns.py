@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
@@ -54,7 +54,7 @@ class _Detections:
 
     width: int | None
     height: int | None
-    boxes: list[ReturnedBox | str]
+    boxes: Sequence[ReturnedBox | str]
 
 
 def _returns(stream: IO[bytes]) -> Iterator[ReturnedImage | RejectedItem]:
@@ -175,7 +175,7 @@ def _box(
     annotation: Any, class_map: Mapping[str, Any], width: int | None, height: int | None
 ) -> ReturnedBox | str:
     class_id = annotation.get("class_id") if isinstance(annotation, Mapping) else None
-    sides = [annotation.get(side) for side in _SIDES] if isinstance(annotation, Mapping) else [None]
+    sides: list[Any] = [annotation.get(side) for side in _SIDES] if class_id is not None else []
     name = class_map.get(str(int(class_id))) if is_whole(class_id) else None
     if not is_text(name) or not name:
         return f"class_id {shown(class_id)} is not in the class-map of the line"
@@ -204,7 +204,7 @@ def _sent(line: Mapping[str, Any], ours: Mapping[str, Any]) -> _Detections:
     return replace(sent, boxes=boxes)
 
 
-def _for_sent(found: list[ReturnedBox | str], sent: ReturnedBox | str) -> ReturnedBox | str:
+def _for_sent(found: Sequence[ReturnedBox | str], sent: ReturnedBox | str) -> ReturnedBox | str:
     """The one box that is left as the answer for the one sent; none left: there is no object."""
     assert isinstance(sent, ReturnedBox)
     if not found:
@@ -213,7 +213,9 @@ def _for_sent(found: list[ReturnedBox | str], sent: ReturnedBox | str) -> Return
     return replace(box, detection_id=sent.detection_id) if isinstance(box, ReturnedBox) else box
 
 
-def _with_ids(found: list[ReturnedBox | str], sent: list[ReturnedBox | str]) -> list[ReturnedBox | str]:
+def _with_ids(
+    found: Sequence[ReturnedBox | str], sent: Sequence[ReturnedBox | str]
+) -> list[ReturnedBox | str]:
     ids: dict[ReturnedBox, list[str | None]] = defaultdict(list)
     for box in sent:
         if isinstance(box, ReturnedBox):

@@ -58,7 +58,8 @@ def _exported(xml: str, edit: Callable[[ET.Element], None] = lambda image: None)
         frame[:] = [shape for shape in frame if shape.tag != "tag"] + frame.findall("tag")
         edit(frame)
         root.append(frame)
-    return ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    data: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return data
 
 
 def _read(data: bytes) -> list[ReturnedImage | RejectedItem]:

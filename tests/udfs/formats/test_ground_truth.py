@@ -332,7 +332,20 @@ def test_tasks_are_written_one_by_one_in_ascii() -> None:
 
 def _spoil(value: Any, rng: np.random.Generator) -> None:
     """Replaces or removes one value somewhere below."""
-    hostile = [*HOSTILE, None, True, -1, 1e308, 10**400, [], {}, [[]], {"a": 1}, float("nan"), "\ud800"]
+    hostile: list[Any] = [
+        *HOSTILE,
+        None,
+        True,
+        -1,
+        1e308,
+        10**400,
+        [],
+        {},
+        [[]],
+        {"a": 1},
+        float("nan"),
+        "\ud800",
+    ]
     while isinstance(value, (dict, list)) and value:
         keys = list(value) if isinstance(value, dict) else list(range(len(value)))
         key = keys[int(rng.integers(len(keys)))]
