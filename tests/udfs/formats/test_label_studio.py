@@ -55,6 +55,7 @@ def test_the_worked_example() -> None:
     assert (prediction["model_version"], prediction["score"]) == ("m1", 0.62)
     (region,) = prediction["result"]
     assert (region["id"], region["type"], region["from_name"]) == ("d", "rectanglelabels", "label")
+    assert region["score"] == 0.62
     assert (region["original_width"], region["original_height"], region["image_rotation"]) == (640, 480, 0)
     value = region["value"]
     assert [value[side] for side in ("x", "y", "width", "height")] == [1.5625, 4.166667, 4.6875, 8.333333]
