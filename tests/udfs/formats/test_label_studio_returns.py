@@ -348,7 +348,7 @@ def test_an_answer_becomes_the_box_it_was_asked_about(
 def test_a_box_that_was_moved_comes_back_where_it_is_now_or_as_it_was_sent_if_there_is_no_object() -> None:
     for answer, left in (("yes", 64.0), ("no", 10.0)):
         document = _question("verify_box", _answer("answer", answer))
-        document[0]["annotations"][0]["result"][1]["value"]["x"] = 10
+        document[0]["annotations"][0]["result"][0]["value"]["x"] = 10
         assert _image(document).boxes[0].x1 == left
 
 
