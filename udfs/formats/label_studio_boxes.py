@@ -27,6 +27,9 @@ def stated_frame(regions: Sequence[Mapping[str, Any]], data: Mapping[str, Any]) 
 def drawn_box(region: Mapping[str, Any], frame: Frame, *, is_ours: bool) -> ReturnedBox | str:
     """The box of a region in px, or why it is none.
 
+    An image that was turned in the tool (`image_rotation`) only looks so: its boxes are those of the image as
+    it is.
+
     Args:
         region: One item of an annotation's `result`.
         frame: Width and height that all regions of the image state, px.
@@ -41,8 +44,6 @@ def drawn_box(region: Mapping[str, Any], frame: Frame, *, is_ours: bool) -> Retu
         return f"expected one label, got {shown(labels)}"
     if size not in ((None, None), frame):
         return f"image of {shown(size)} px, but another region of it says {frame} px"
-    if region.get("image_rotation") not in (None, 0):
-        return f"the image was turned by {shown(region['image_rotation'])} degrees; turn it back"
     numbers = [*(value.get(key) for key in ("x", "y", "width", "height")), value.get("rotation") or 0]
     if not all(is_px(number) for number in numbers) or numbers[2] <= 0 or numbers[3] <= 0:
         return (
