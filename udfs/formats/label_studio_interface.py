@@ -30,8 +30,8 @@ _IMPORT = """\
 4. Export -> JSON (not JSON-MIN) and import that file as labels of format label_studio.
 
 Label Studio opens the images by their URIs: give the project a Source Storage with pre-signed URLs for s3://
-and the like; a web server must allow cross-origin requests; /data/local-files/ needs
-LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED.
+and the like; a web server must allow cross-origin requests; /data/local-files/?d=... needs
+LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED and a Source Storage of the kind Local files above the images.
 
 Importing a file a second time duplicates its tasks in Label Studio. Nothing is counted twice: a task keeps
 its task_id, and of several labelings of one the newest is read.
