@@ -111,8 +111,8 @@ def _task(task: LabelingTask, boxes: list[tuple[TaskBox, Corners]], model_versio
         data |= {"detection_id": box.detection_id, "label_name": box.label_name}
         data |= {"box": [round(value, 3) for value in corners]}
         region = _rectangle(task, REGION, REGION_LABEL, f"{box.detection_id}-{REGION}", task.region)
-        # The first lies below the others, so that a click hits the box.
-        result.insert(0, region | {"readonly": True})
+        # Of rectangles that overlap, a click hits the first: the box must stay movable.
+        result.append(region | {"readonly": True})
     mean_score = sum(box.score for box, _ in boxes) / len(boxes)
     prediction = {"model_version": model_version, "score": round(mean_score, 6), "result": result}
     return {"data": data, "predictions": [prediction]}

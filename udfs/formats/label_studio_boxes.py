@@ -27,6 +27,9 @@ def stated_frame(regions: Sequence[Mapping[str, Any]], data: Mapping[str, Any]) 
 def drawn_box(region: Mapping[str, Any], frame: Frame, *, is_ours: bool) -> ReturnedBox | str:
     """The box of a region in px, or why it is none.
 
+    An image that was turned in the tool (`image_rotation`) only looks so: its boxes are those of the image as
+    it is.
+
     Args:
         region: One item of an annotation's `result`.
         frame: Width and height that all regions of the image state, px.
@@ -41,9 +44,10 @@ def drawn_box(region: Mapping[str, Any], frame: Frame, *, is_ours: bool) -> Retu
         return f"expected one label, got {shown(labels)}"
     if size not in ((None, None), frame):
         return f"image of {shown(size)} px, but another region of it says {frame} px"
-    if region.get("image_rotation") not in (None, 0):
-        return f"the image was turned by {shown(region['image_rotation'])} degrees; turn it back"
-    numbers = [*(value.get(key) for key in ("x", "y", "width", "height")), value.get("rotation") or 0]
+    numbers: list[Any] = [
+        *(value.get(key) for key in ("x", "y", "width", "height")),
+        value.get("rotation") or 0,
+    ]
     if not all(is_px(number) for number in numbers) or numbers[2] <= 0 or numbers[3] <= 0:
         return (
             "expected x, y, width and height in percent and a rotation in degrees, finite, width and height "
@@ -102,9 +106,10 @@ def answered_boxes(
 
 def _sent_box(data: Mapping[str, Any], frame: Frame | None) -> ReturnedBox | None:
     detection_id, label, box = (data.get(key) for key in ("detection_id", "label_name", "box"))
-    sound = is_text(detection_id) and is_text(label) and isinstance(box, list) and len(box) == 4
     sent_frame = stated_frame((), data)
-    if not sound or not all(is_px(value) for value in box) or frame is None or sent_frame is None:
+    if frame is None or sent_frame is None or not is_text(detection_id) or not is_text(label):
+        return None
+    if not isinstance(box, list) or len(box) != 4 or not all(is_px(value) for value in box):
         return None
     x1, x2 = (box[k] * frame[0] / sent_frame[0] for k in (0, 2))
     y1, y2 = (box[k] * frame[1] / sent_frame[1] for k in (1, 3))
@@ -115,7 +120,7 @@ def _sent_box(data: Mapping[str, Any], frame: Frame | None) -> ReturnedBox | Non
     )
 
 
-def _choice(result: list[Mapping[str, Any]], control: str) -> str | None:
+def _choice(result: Sequence[Mapping[str, Any]], control: str) -> str | None:
     """What was chosen in a control, when it is one thing."""
     values = [part.get("value") for part in result if part.get("from_name") == control]
     chosen = [value.get("choices") for value in values if isinstance(value, Mapping)]

@@ -26,12 +26,12 @@ _IMPORT = """\
    sampling at sequential, or sort the Data Manager by the column `rank`.
 3. Label: {question}
    Every label comes back with Submit. Submit an image without any box if nothing is there; Skip a task that
-   cannot be answered, it counts as not labeled.
+   cannot be answered (Label All Tasks has the button), it counts as not labeled.
 4. Export -> JSON (not JSON-MIN) and import that file as labels of format label_studio.
 
 Label Studio opens the images by their URIs: give the project a Source Storage with pre-signed URLs for s3://
-and the like; a web server must allow cross-origin requests; /data/local-files/ needs
-LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED.
+and the like; a web server must allow cross-origin requests; /data/local-files/?d=... needs
+LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED and a Source Storage of the kind Local files above the images.
 
 Importing a file a second time duplicates its tasks in Label Studio. Nothing is counted twice: a task keeps
 its task_id, and of several labelings of one the newest is read.
@@ -84,15 +84,16 @@ def _elements(manifest: Manifest) -> Iterator[str]:
         when = f' visibleWhen="choice-selected" whenTagName="{ANSWER}" whenChoiceValue="{NO}"'
         layout = ' layout="select"' if len(manifest.classes) > _MOST_BUTTONS else ""
         yield from _choices(RIGHT_CLASS, manifest.classes, "Choose the right class.", when + layout)
-    yield '<Image name="image" value="$image" zoom="true" zoomControl="true"/>'
+    # As it is by default, `fit` cuts off the borders of images that are smaller than the view.
+    yield '<Image name="image" value="$image" defaultZoom="auto" zoom="true" zoomControl="true"/>'
     if manifest.kind == "image":
         yield from _labels(manifest)
     else:
         # Nothing is drawn for a question: what the tool must know to show the boxes stays out of sight.
         yield '<View style="display: none">'
         yield from (f"  {line}" for line in _labels(manifest))
-        yield f'  <RectangleLabels name="{REGION}" toName="image" fillOpacity="0">'
-        yield f'    <Label value="{REGION_LABEL}" background="#808080"/>'
+        yield f'  <RectangleLabels name="{REGION}" toName="image" fillOpacity="0" strokeWidth="3">'
+        yield f'    <Label value="{REGION_LABEL}" background="#ffd400"/>'
         yield "  </RectangleLabels>"
         yield "</View>"
 

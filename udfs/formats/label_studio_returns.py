@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import IO, Any
 
 from udfs.formats.json_values import is_integer, is_px, is_text, json_document, shown
 from udfs.formats.label_studio import REGION
 from udfs.formats.label_studio_boxes import answered_boxes, drawn_box, stated_frame
+from udfs.formats.newest_returns import utc_time
 from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedBox, ReturnedImage
 
 # Controls that say something without drawing anything.
 _NO_SHAPES = frozenset(
     {"choices", "textarea", "rating", "number", "taxonomy", "datetime", "pairwise", "ranker", "relation"}
 )
-_NO_TIME = datetime.min.replace(tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +28,6 @@ class _Submitted:
     data: Mapping[str, Any]
     annotation: Mapping[str, Any]
     annotated_at: str | None
-    time: datetime | None
 
     @property
     def is_question(self) -> bool:
@@ -81,14 +79,15 @@ def _returns(tasks: list[Mapping[str, Any]]) -> Iterator[ReturnedImage | Rejecte
             task_id = item.data.get("task_id")
             by_task[(task_id, item.file_name) if is_text(task_id) else number].append(item)
     for submitted in by_task.values():
-        if len(submitted) > 1 and any(item.time is None for item in submitted):
+        times = [item.annotated_at or "" for item in submitted]
+        newest = max(times)
+        if len(times) > 1 and ("" in times or times.count(newest) > 1):
             yield submitted[0].rejected(
-                f"{len(submitted)} annotations and not all say when they were made: which one holds cannot "
-                "be told; keep one of them in Label Studio"
+                f"annotated {len(times)} times, at the same or an unknown time: which labels hold cannot be "
+                "told; keep one annotation in Label Studio"
             )
         else:
-            # Of the same time the last in the file.
-            yield from _labels(sorted(submitted, key=lambda item: item.time or _NO_TIME)[-1])
+            yield from _labels(submitted[times.index(newest)])
 
 
 def _submitted(task: Mapping[str, Any], number: int) -> Iterator[_Submitted | RejectedItem]:
@@ -105,14 +104,12 @@ def _submitted(task: Mapping[str, Any], number: int) -> Iterator[_Submitted | Re
             reason = f"expected an annotation as an object, got {shown(annotation)}"
             yield RejectedItem(kind="image", item_id=item_id, reason=reason, file_name=name)
         elif not annotation.get("was_cancelled"):
-            annotated_at, time = _time(annotation)
             yield _Submitted(
                 item_id=item_id,
                 file_name=name,
                 data=data,
                 annotation=annotation,
-                annotated_at=annotated_at,
-                time=time,
+                annotated_at=utc_time(annotation.get("updated_at")) or utc_time(annotation.get("created_at")),
             )
 
 
@@ -165,21 +162,6 @@ def _file_name(data: Mapping[str, Any]) -> str | None:
         if key in texts:
             return texts[key]
     return None
-
-
-def _time(annotation: Mapping[str, Any]) -> tuple[str | None, datetime | None]:
-    """When it was last changed, as the file says and in UTC."""
-    for key in ("updated_at", "created_at"):
-        text = annotation.get(key)
-        if not is_text(text):
-            continue
-        try:
-            # Python 3.10 reads no Z.
-            time = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)
-            return text, time.replace(tzinfo=time.tzinfo or timezone.utc).astimezone(timezone.utc)
-        except (ValueError, OverflowError):
-            continue
-    return None, None
 
 
 def _annotator(completed_by: Any) -> str | None:

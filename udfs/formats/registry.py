@@ -92,7 +92,7 @@ _ALL = (
         tool="Label Studio",
         suffixes=(".json",),
         write=write_label_studio,
-        kinds=frozenset({"image", "verify_box", "verify_class"}),
+        kinds=_EVERY_KIND,
         companions=label_studio_companions,
         read=read_label_studio,
     ),

@@ -55,6 +55,7 @@ def test_the_worked_example() -> None:
     assert (prediction["model_version"], prediction["score"]) == ("m1", 0.62)
     (region,) = prediction["result"]
     assert (region["id"], region["type"], region["from_name"]) == ("d", "rectanglelabels", "label")
+    assert region["score"] == 0.62
     assert (region["original_width"], region["original_height"], region["image_rotation"]) == (640, 480, 0)
     value = region["value"]
     assert [value[side] for side in ("x", "y", "width", "height")] == [1.5625, 4.166667, 4.6875, 8.333333]
@@ -115,7 +116,7 @@ def test_a_question_shows_its_box_and_twice_as_much_around_it(kind: TaskKind) ->
     assert (task["data"]["kind"], task["data"]["detection_id"]) == (kind, "d")
     assert (task["data"]["label_name"], task["data"]["box"]) == ("car", [10, 20, 40, 60])
     (prediction,) = task["predictions"]
-    region, box = prediction["result"]
+    box, region = prediction["result"]
     assert (region["from_name"], region["readonly"], region["id"]) == ("region", True, "d-region")
     # Twice 30 x 40 around (25, 40) would begin at (-5, 0): 0, 0 to 55, 80 px of 640 x 480.
     assert [region["value"][side] for side in ("x", "y", "width", "height")] == [0, 0, 8.59375, 16.666667]

@@ -30,6 +30,7 @@ def test_whole_images_get_a_label_for_each_class() -> None:
     assert image is not None
     assert labels is not None
     assert (image.get("name"), image.get("value")) == ("image", "$image")
+    assert image.get("defaultZoom") == "auto"
     assert (labels.get("name"), labels.get("toName"), labels.get("canRotate")) == ("label", "image", "false")
     assert _names(view, "label") == list(CLASSES)
     assert [label.get("hotkey") for label in labels] == ["1", "2", "3", "4"]
