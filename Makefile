@@ -2,16 +2,24 @@
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
+FOREIGN := .venv-foreign
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+MANIFESTS := build/foreign-manifests
 
-.PHONY: demo test check setup java clean
+.PHONY: demo test test-foreign check setup java clean
 
 demo: setup
 	@$(BIN)/quarry run_cycle --config demo --sample-lake build/demo/lake
 
 test: check
 	@$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory test-foreign
+
+# Our manifests, read by parsers that are not ours, in an environment without our packages.
+test-foreign: $(READY) $(FOREIGN)/.ready
+	@$(BIN)/python -m tests.foreign.write_manifests $(MANIFESTS)
+	@$(FOREIGN)/bin/python -m pytest -c tests/foreign/pytest.ini tests/foreign --manifests $(abspath $(MANIFESTS))
 
 check: setup
 	@$(BIN)/ruff check .
@@ -32,5 +40,16 @@ $(READY): setup.py constraints.txt pyproject.toml
 	@$(BIN)/quarry fetch_jars
 	@touch $@
 
+$(FOREIGN)/.ready: tests/foreign/requirements.txt
+	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "error: tests/foreign needs Python 3.11 or newer: install it, or run make PYTHON=/path/to/python3" >&2; exit 2; }
+	@echo "setting up $(FOREIGN) with $(PYTHON): about a minute, 630 MB, once"
+	@rm -rf $(FOREIGN)
+	@$(PYTHON) -m venv $(FOREIGN) || { echo "error: python3-venv is missing (Debian/Ubuntu: apt-get install python3-venv)" >&2; exit 2; }
+	@$(FOREIGN)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $< || { \
+		echo "error: the parsers of tests/foreign were not installed. They come from a package index: connect to one," \
+			"or name a mirror (PIP_INDEX_URL=https://...), then run: make test-foreign" >&2; exit 2; }
+	@touch $@
+
 clean:
-	rm -rf build $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf build $(VENV) $(FOREIGN) *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -27,6 +27,22 @@ from udfs.formats.task import (
 
 RIGHT_CLASS = "Right class"
 _ANNOTATIONS = uuid.UUID("6ecb40ff-3f5c-5d0c-9d6b-5a1f1c6d0f6e")
+_README = """\
+{question}
+
+1. Once in a workspace: create the metadata fields of labelbox_metadata.json (of the format
+   labelbox_data_rows), or take metadata_fields out of its files.
+2. Data rows: dataset.upsert_data_rows with the rows of the labelbox_data_rows files, of each its global_key
+   as "key": labelbox.GlobalKey(...). create_data_rows takes them as they are, but turns down images that the
+   workspace has from another cycle.
+3. Project: client.create_ontology(name, labelbox_ontology.json, media_type=MediaType.Image), a project with
+   it, and a batch by the global keys. Lower priority values come first: pass quarry_rank to
+   project.update_data_row_labeling_priority.
+4. Boxes: MALPredictionImport.create_from_objects(client, project.uid, name, lines of the labelbox files).
+5. When labeled: project.export(params={{"data_row_details": True, "label_details": True,
+   "project_details": True, "performance_details": True}}), save one object a line, import that file as
+   labels of the format labelbox. One cycle a project, as a row of an image is shared by all cycles.
+"""
 _METADATA = (("quarry_rank", "CustomMetadataNumber"), ("quarry_strategy", "CustomMetadataString"))
 
 
@@ -35,8 +51,8 @@ def write_labelbox_data_rows(
 ) -> ManifestCounts:
     """Write a JSON array of Labelbox data rows, one a task, and count what went in.
 
-    An image has the same global key in every cycle, so that Labelbox keeps one row of it: rows it has are
-    updated by an upsert and turned down by a create, without harm. A question about a box has its own row.
+    An image has the same global key in every cycle, so that Labelbox keeps one row of it, which an upsert
+    creates or updates. A question about a box has its own row.
 
     Args:
         stream: Where the JSON goes, opened for text; the text is pure ASCII.
@@ -114,7 +130,10 @@ def write_labelbox(stream: IO[str], tasks: Iterable[LabelingTask], manifest: Man
 
 
 def labelbox_ontology(manifest: Manifest) -> dict[str, str]:
-    """``labelbox_ontology.json``: a box tool for each class; for verifications, with the question on it."""
+    """``labelbox_ontology.json``, a box tool for each class, and ``labelbox_README.txt``, how to import.
+
+    Tools of verifications carry the question.
+    """
     ontology = {
         "tools": [
             {
@@ -127,7 +146,10 @@ def labelbox_ontology(manifest: Manifest) -> dict[str, str]:
         ],
         "classifications": [],
     }
-    return {"labelbox_ontology.json": json.dumps(ontology, indent=1) + "\n"}
+    return {
+        "labelbox_ontology.json": json.dumps(ontology, indent=1) + "\n",
+        "labelbox_README.txt": _README.format(question=QUESTIONS[manifest.kind]),
+    }
 
 
 def labelbox_metadata(_: Manifest) -> dict[str, str]:

@@ -22,7 +22,8 @@ def read_labelbox(stream: IO[bytes]) -> Iterator[ReturnedImage | RejectedItem]:
     A data row that was skipped, sent back to rework or not labeled yet is no answer and left out. Of several
     labels of a row, by several people or in several projects, the newest counts. Sizes come from the media
     attributes, except where EXIF turns the image by 90 degrees: labelers see it upright, the attributes need
-    not say so, and boxes are px of the upright image. Polygons, masks, points and lines are rejected.
+    not say so, and boxes are px of the upright image. Polygons, masks, points and lines are rejected,
+    and an image of which something was rejected is not complete.
 
     Args:
         stream: Seekable; it is read twice, and memory holds one data row of an NDJSON file.
@@ -114,7 +115,7 @@ def _answer(
         boxes=tuple(boxes),
         quarry_image_id=image_id,
         task_id=task_id,
-        complete=task_id is None,
+        complete=task_id is None and len(boxes) == len(objects),
         annotator=creator if is_text(creator) else None,
         annotated_at=utc_time(details.get("updated_at")) or utc_time(details.get("created_at")),
     )

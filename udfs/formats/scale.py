@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Iterable
 from typing import IO, Any
+from urllib.parse import quote
 
 from conf.errors import QuarryError
 from udfs.formats.json_values import compact_json
@@ -24,6 +25,15 @@ from udfs.formats.task import (
     clipped_box,
 )
 
+_README = """\
+{question}
+
+1. POST scale_project.json to /v1/projects and scale_batch.json to /v1/batches.
+2. POST each line of the task files to /v1/task/imageannotation, then finalize the batch. A line sent twice
+   is answered with 409, as its unique_id is taken: go on with the next.
+3. When tasks are completed: GET /v1/tasks?batch={batch}&status=completed, all pages, and import each
+   answer, or one task a line, as labels of the format scale.
+"""
 ANSWER, RIGHT_CLASS = "answer", "right_class"
 _ANNOTATIONS = uuid.UUID("0d3b0c57-7a04-5e35-9f51-1f0e7d6a2c43")
 
@@ -79,12 +89,13 @@ def write_scale(stream: IO[str], tasks: Iterable[LabelingTask], manifest: Manife
 
 
 def scale_project(manifest: Manifest) -> dict[str, str]:
-    """``scale_project.json`` and ``scale_batch.json``: bodies that create the tasks' project and batch."""
+    """Bodies that create the tasks' project and batch, and ``scale_README.txt``, how to send them."""
     project = {"type": "imageannotation", "name": manifest.name, "params": _parameters(manifest)}
     batch = {"project": manifest.name, "name": manifest.name}
     return {
         "scale_project.json": json.dumps(project, indent=1) + "\n",
         "scale_batch.json": json.dumps(batch, indent=1) + "\n",
+        "scale_README.txt": _README.format(question=QUESTIONS[manifest.kind], batch=quote(manifest.name)),
     }
 
 

@@ -21,8 +21,8 @@ def read_scale(stream: IO[bytes]) -> Iterator[ReturnedImage | RejectedItem]:
             are rejected.
 
     Returns:
-        Images in px of the original: tasks that are pending, canceled or failed are left out. Scale does not
-        say who labeled.
+        Images in px of the original: tasks that are pending, canceled or failed are left out; an image of
+        which something was rejected is not complete. Scale does not say who labeled.
 
     Raises:
         NotThisFormat: No item is a task.
@@ -99,7 +99,7 @@ def _answer(value: Mapping[str, Any], place: str) -> Iterator[ReturnedImage | Re
         boxes=tuple(boxes),
         quarry_image_id=image_id if is_text(image_id) else None,
         task_id=task_id if is_text(task_id) else None,
-        complete=not is_asked,
+        complete=not is_asked and len(boxes) == len(annotations),
         annotated_at=utc_time(task.get("completed_at")),
     )
 

@@ -9,12 +9,13 @@ from udfs.formats.task import LabelingTask, Manifest, TaskBox, TaskKind, clipped
 
 CLASSES = ("car", "Fußgänger 行人", 'say "hi" & <b>')
 CAR, PERSON, SIGN = CLASSES
+WEB_ROOT = "https://images.example/lake"
 EXIF_NAME = "turned/exif 6.jpg"
 # File name, width, height, boxes as class and corners; px of the upright image.
 _IMAGES: tuple[tuple[str, int, int, tuple[tuple[str, float, float, float, float], ...]], ...] = (
     ("day/front/0001.jpg", 640, 480, ((CAR, 10, 20, 40, 60), (PERSON, 300.25, 100.5, 420.75, 479.5))),
     ("day/rear/0001.jpg", 640, 480, ((CAR, 11, 21, 41, 61),)),
-    ("day/front/0001.png", 320, 240, ((SIGN, 1, 2, 3, 4),)),
+    ("day/side/0001.png", 320, 240, ((SIGN, 1, 2, 3, 4),)),
     ("with space/a 'b' (1) & c=d+e%20.jpg", 800, 600, ((SIGN, 50.125, 60.375, 70.5, 80.625),)),
     ("日本/straße ö.jpg", 1920, 1080, ((PERSON, 0, 0, 1920, 1080), (CAR, 1919, 1079, 1920, 1080))),
     ("border/pixels.jpg", 101, 67, ((CAR, 0, 0, 1, 1), (CAR, 100, 66, 101, 67), (PERSON, 50, 33, 51, 34))),
@@ -37,8 +38,8 @@ def hard_manifest(kind: TaskKind = "image") -> Manifest:
     )
 
 
-def hard_tasks(kind: TaskKind = "image") -> list[LabelingTask]:
-    """One task an image, or one a box for verifications."""
+def hard_tasks(kind: TaskKind = "image", root: str = WEB_ROOT) -> list[LabelingTask]:
+    """One task an image, or one a box for verifications; URIs are below `root`, quoted for the web."""
     tasks = []
     for number, (name, width, height, found) in enumerate(_IMAGES, start=1):
         boxes = tuple(
@@ -61,7 +62,7 @@ def hard_tasks(kind: TaskKind = "image") -> list[LabelingTask]:
                 LabelingTask(
                     task_id=f"cycle-3/{image_id}{suffix}",
                     image_id=image_id,
-                    uri=f"https://images.example/lake/{quote(name)}",
+                    uri=f"{root}/{quote(name) if root.startswith('http') else name}",
                     file_name=name,
                     width=width,
                     height=height,
@@ -75,10 +76,10 @@ def hard_tasks(kind: TaskKind = "image") -> list[LabelingTask]:
     return tasks
 
 
-def expected_images(kind: TaskKind = "image") -> dict[str, dict[str, Any]]:
+def expected_images(kind: TaskKind = "image", root: str = WEB_ROOT) -> dict[str, dict[str, Any]]:
     """Task id to what a reader must find: ids, name, size, and boxes cut to the image."""
     expected = {}
-    for task in hard_tasks(kind):
+    for task in hard_tasks(kind, root):
         corners = [(box, clipped_box(box, task)) for box in task.boxes]
         expected[task.task_id] = {
             "image_id": task.image_id,
