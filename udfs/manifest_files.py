@@ -83,7 +83,7 @@ def manifest_file_batches(batches: Iterable[pa.RecordBatch], job: ManifestJob) -
     Raises:
         QuarryError: A task that its labeling tool would refuse or mix up.
     """
-    rows = _with_parts(_rows(batches, job.uris), job.most_tasks, job.largest_bytes)
+    rows = _with_parts(_rows(batches, job.uris), job)
     for (strategy, vendor, shard, part), group in groupby(rows, key=lambda item: item[0]):
         form = FORMATS[vendor]
         assert form.write is not None
@@ -140,35 +140,28 @@ def _rows(batches: Iterable[pa.RecordBatch], uris: SentUris) -> Iterator[dict[st
 
 
 def _with_parts(
-    rows: Iterable[dict[str, Any]], most_tasks: int, largest_bytes: float
+    rows: Iterable[dict[str, Any]], job: ManifestJob
 ) -> Iterator[tuple[tuple[str, str, int, int], dict[str, Any]]]:
     """Rows with the file they belong to: a shard goes on in another part before it grows too large."""
     current: tuple[str, str, int] | None = None
     part = n_tasks = n_bytes = 0
     for row in rows:
         shard = (row["strategy"], row["vendor"], row["shard"])
-        grown = _most_bytes(row)
+        grown = _most_bytes(row, job.manifests[row["strategy"]])
         if shard != current:
             current, part, n_tasks, n_bytes = shard, 0, 0, 0
-        elif n_tasks == most_tasks or n_bytes + grown > largest_bytes:
+        elif n_tasks == job.most_tasks or n_bytes + grown > job.largest_bytes:
             part, n_tasks, n_bytes = part + 1, 0, 0
         n_tasks, n_bytes = n_tasks + 1, n_bytes + grown
         yield (*shard, part), row
 
 
-def _most_bytes(row: Mapping[str, Any]) -> int:
-    texts = (
-        2 * len(row["uri"] or "")
-        + 3 * len(row["path"] or "")
-        + 3 * len(row["image_id"])
-        + 2 * len(row["task_id"])
-    )
-    boxes = row["boxes"] or ()
-    return (
-        TASK_BYTES
-        + ASCII_GROWTH * texts
-        + sum(BOX_BYTES + ASCII_GROWTH * 2 * len(box["label_name"]) for box in boxes)
-    )
+def _most_bytes(row: Mapping[str, Any], manifest: Manifest) -> int:
+    """What no format exceeds; some repeat the classes in every task."""
+    texts = 3 * sum(len(row[name] or "") for name in ("uri", "path", "image_id", "task_id"))
+    texts += 2 * sum(map(len, manifest.classes)) + len(manifest.name)
+    labels = sum(BOX_BYTES + ASCII_GROWTH * 2 * len(box["label_name"]) for box in row["boxes"] or ())
+    return TASK_BYTES + ASCII_GROWTH * texts + labels
 
 
 def _task(row: Mapping[str, Any], manifest: Manifest, totals: _Totals) -> LabelingTask:

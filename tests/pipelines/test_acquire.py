@@ -11,11 +11,13 @@ import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from conf.acquisition_spec import PriceList
 from conf.errors import QuarryError
+from conf.export_settings import ExportSettings
 from conf.settings import AcquireSettings, Settings
 from pipelines.acquire import acquire
 from pipelines.box_dataset import box_dataset
-from pipelines.export import with_boxes
+from pipelines.labeling_tasks import labeling_tasks
 from pipelines.models import model_named
 from pipelines.run import Run
 from pipelines.tables import TableStore, in_schema
@@ -168,7 +170,8 @@ def test_boxes_cost_what_the_price_list_says(lake: tuple[Run, Settings]) -> None
         and len({r["detection_id"] for r in table if r["detection_id"]}) > 35
     )
     chosen = run.store.read(ACQUISITION).where("cycle_id = 'money' AND strategy = 'uncertain_boxes'")
-    tasks = chosen.transform(with_boxes, run, model_named(run, None).model_id, 0.5).collect()
+    model_id = model_named(run, None).model_id
+    tasks = labeling_tasks(chosen, run, model_id, ExportSettings(), PriceList()).collect()
     assert len(tasks) == len({r["image_id"] for r in by_strategy["uncertain_boxes"]})
     assert {d.detection_id for task in tasks for d in task.boxes} == {
         r["detection_id"] for r in by_strategy["uncertain_boxes"]

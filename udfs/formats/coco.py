@@ -132,7 +132,7 @@ def _truths(
             if isinstance(item, ReturnedBox):
                 boxes.append(item)
             else:
-                yield item
+                yield item  # its image stays complete: data sets hold boxes without area
         yield ReturnedImage(
             file_name=image["file_name"],
             width=image["width"],

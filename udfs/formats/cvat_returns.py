@@ -182,7 +182,8 @@ def _image(image: Element, meta: _Meta) -> Iterator[ReturnedImage | RejectedItem
     if meta.is_verification:
         yield from _answers(shapes.boxes, blank)
     else:
-        yield replace(blank, boxes=_told_apart([box for box, _ in shapes.boxes]))
+        boxes = _told_apart([box for box, _ in shapes.boxes])
+        yield replace(blank, boxes=boxes, complete=not shapes.rejected)
 
 
 class _Shapes:

@@ -103,14 +103,15 @@ def _line(line: Mapping[str, Any], number: int, uri: str) -> Iterator[ReturnedIm
         if isinstance(reason, str):
             item_id = f"line {number}, box {box_number}"
             yield RejectedItem(kind="annotation", item_id=item_id, reason=reason, file_name=name)
+    boxes = tuple(box for box in found.boxes if isinstance(box, ReturnedBox))
     yield ReturnedImage(
         file_name=name,
         width=found.width,
         height=found.height,
-        boxes=tuple(box for box in found.boxes if isinstance(box, ReturnedBox)),
+        boxes=boxes,
         quarry_image_id=_text(ours, "image_id"),
         task_id=_text(ours, "task_id"),
-        complete=not is_verification,
+        complete=not is_verification and len(boxes) == len(found.boxes),
         annotated_at=label.time or None,
     )
 
