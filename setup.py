@@ -18,6 +18,7 @@ setup(
     install_requires=[
         "delta-spark>=4.4.0,<4.4.1",
         "fsspec>=2025.3",
+        "great-expectations>=1.24,<2",
         "jinja2>=3.1,<4",
         "matplotlib>=3.10,<4",
         "numpy>=2.1,<3",

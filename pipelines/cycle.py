@@ -20,6 +20,7 @@ from pipelines.export import export_manifests
 from pipelines.ingest import ingest
 from pipelines.labels import import_coco_labels
 from pipelines.models import Model, model_named
+from pipelines.quality import require_quality
 from pipelines.report import write_report
 from pipelines.run import Run
 from pipelines.score import score
@@ -105,7 +106,8 @@ def run_cycle(run: Run, cycle_id: str, settings: Settings) -> None:
         settings: Of the whole cycle; a started cycle keeps the ones it was started with.
 
     Raises:
-        QuarryError: A bad name, or settings that differ from the cycle's own.
+        QuarryError: A bad name, settings that differ from the cycle's own, or a stage whose tables fail a
+            quality gate; the stage is done again by the next run.
     """
     require_cycle_name(cycle_id)
     require_known_names(settings.score, scores_ranked_by(settings.acquire), settings.detector.pixel_scores)
@@ -130,6 +132,7 @@ def run_cycle(run: Run, cycle_id: str, settings: Settings) -> None:
         run.tell(f"[{number}/{len(STAGES)}] {stage.name}")
         begin_s = time.perf_counter()
         found = stage.work(run, cycle_id, settings)
+        require_quality(run, cycle_id, stage.name, known_detector(settings.detector).model_id, settings)
         counts |= {f"{stage.name}.{key}": value for key, value in found.items()}
         _save(run, cycle_id, stage.state, settings, digest, counts, started=started_s)
         summary = ", ".join(f"{key} {value:,}" for key, value in found.items())
