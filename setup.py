@@ -19,6 +19,7 @@ setup(
         "defusedxml>=0.7.1,<0.8",
         "delta-spark>=4.4.0,<4.4.1",
         "fsspec>=2025.3",
+        "great-expectations>=1.24,<2",
         "jinja2>=3.1,<4",
         "matplotlib>=3.10,<4",
         "numpy>=2.1,<3",

@@ -344,6 +344,25 @@ class AcquireSettings(Section):
         return self
 
 
+class QualitySettings(Section):
+    """The gates after each stage of a cycle: what they allow, and what a failure does."""
+
+    enabled: bool = Field(True, description="judge every stage; a failure stops the cycle before the next")
+    box_tolerance_px: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = Field(
+        1.0, description="how far a detected box may reach over the border of its image (px)"
+    )
+    drift: Literal["warn", "stop"] = Field(
+        "warn", description="what detections unlike those of the last cycle do: warn, or stop the cycle"
+    )
+    max_class_drift: Probability = Field(
+        0.25, description="total variation distance of class shares from the last cycle's (0..1) allowed"
+    )
+    max_count_ratio: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = Field(
+        2.0, description="detections per image against the last cycle's, or the other way round, allowed"
+    )
+    drift_images: Positive = Field(100, description="with fewer images on either side, drift is not judged")
+
+
 class ReportSettings(Section):
     """What one report shows."""
 
@@ -412,6 +431,7 @@ class Settings(Section):
     evaluate: EvaluateSettings = EvaluateSettings()
     acquire: AcquireSettings = AcquireSettings()
     export: ExportSettings = ExportSettings()
+    quality: QualitySettings = QualitySettings()
     report: ReportSettings = ReportSettings()
 
 

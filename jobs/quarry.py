@@ -21,6 +21,7 @@ JOBS = {
     "evaluate": "compare rankings with ground truth",
     "acquire": "pick images for labeling under a budget",
     "export_manifest": "write files for labeling tools",
+    "check": "judge a cycle's tables: the quality gates, as they are now",
     "status": "show where each cycle stands and what is out for labeling",
     "report": "write the HTML report of a cycle",
     "sql": "query the tables",

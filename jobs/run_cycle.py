@@ -80,8 +80,9 @@ JOB = Job(
     name="run_cycle",
     summary=(
         "Runs ingest, detect, import_labels, score, evaluate, acquire, export_manifest and report in order. "
-        "A stopped cycle goes on after its last finished stage; one whose labels are back is trained "
-        "(setting cycle.retrain) and closed; a new name starts a new one."
+        "Quality gates judge each stage (docs/quality.md). A stopped cycle goes on after its last finished "
+        "stage; one whose labels are back is trained (setting cycle.retrain) and closed; a new name starts "
+        "a new one."
     ),
     example=f"quarry run_cycle --config my_lake.yaml --cycle {DEFAULT_CYCLE}",
     work=_work,

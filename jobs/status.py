@@ -7,7 +7,7 @@ import sys
 
 from conf.settings import Settings
 from jobs.command import Job
-from jobs.tables_shown import show_table
+from jobs.tables_shown import tell_table
 from pipelines.run import Run
 from pipelines.status import CycleStatus, cycle_status, open_problems
 
@@ -48,7 +48,7 @@ def _tell_cycle(run: Run, status: CycleStatus) -> None:
             ]
             for sent in status.sent
         ]
-        show_table(run, header, cells)
+        tell_table(run, header, cells)
     run.tell(f"next: {status.next_step}\n")
 
 

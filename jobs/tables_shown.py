@@ -22,7 +22,7 @@ MOST_FIGURES = 100
 def show(run: Run, frame: DataFrame, rows: int) -> None:
     """Prints the first rows of a frame as a text table."""
     found = frame.limit(rows + 1).collect()
-    show_table(run, frame.columns, [[_text(value) for value in row] for row in found[:rows]])
+    tell_table(run, frame.columns, [[_text(value) for value in row] for row in found[:rows]])
     if len(found) > rows:
         run.tell(f"... more rows; --rows N shows more than {rows}")
 
@@ -33,7 +33,7 @@ def show_evaluation(run: Run, cycle_id: str, model_id: str, scoring: ScoreSettin
     for table in evaluation.tables:
         run.tell(f"{table.metric} of each ranking (1 is perfect):")
         rows = [[query, *map(_score, cells)] for query, cells in table.named_rows]
-        show_table(run, ["query", *table.methods], [*rows, ["mean", *map(_score, table.means)]])
+        tell_table(run, ["query", *table.methods], [*rows, ["mean", *map(_score, table.means)]])
         run.tell("")
     run.tell("* best of its row   ± half the 95 % interval   ~ no better than random\n")
     if evaluation.between_queries is not None:
@@ -42,7 +42,7 @@ def show_evaluation(run: Run, cycle_id: str, model_id: str, scoring: ScoreSettin
         numbers = [str(place) for place in range(1, len(matrix.names) + 1)]
         cells = [["-" if value is None else f"{value:.2f}" for value in row] for row in matrix.values]
         names = [[f"{number} {name}"] for number, name in zip(numbers, matrix.names, strict=True)]
-        show_table(run, ["query", *numbers], [name + row for name, row in zip(names, cells, strict=True)])
+        tell_table(run, ["query", *numbers], [name + row for name, row in zip(names, cells, strict=True)])
         run.tell("")
     run.tell("the detector itself (ece: expected calibration error of its scores):")
     show(run, detector_figures(run, cycle_id, model_id), MOST_FIGURES)
@@ -55,8 +55,8 @@ def _score(cell: Cell) -> str:
     return f"{cell.value:.3f}{half}{'*' if cell.is_best else ''}{'~' if cell.no_better_than_random else ''}"
 
 
-def show_table(run: Run, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints rows of texts under a header, each column as wide as it needs."""
+def tell_table(run: Run, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints rows of text under a header, in columns."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     for row in [header, ["-" * width for width in widths], *rows]:
         run.tell("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())

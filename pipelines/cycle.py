@@ -13,6 +13,7 @@ from conf.settings import Settings, settings_hash
 from conf.strategy import scores_ranked_by
 from pipelines.cycle_stages import CLOSED, PLANNED, STAGE_NAMES, STAGES, STATES, Stage, StillOut
 from pipelines.detect import known_detector
+from pipelines.quality import require_quality
 from pipelines.run import Run
 from pipelines.score_inputs import require_known_names
 from pipelines.tables import spark_schema, utc_timestamp
@@ -34,7 +35,8 @@ def run_cycle(run: Run, cycle_id: str, settings: Settings) -> None:
         settings: Of the whole cycle; a started cycle keeps the ones it was started with.
 
     Raises:
-        QuarryError: A bad name, or settings that differ from the cycle's own.
+        QuarryError: A bad name, settings that differ from the cycle's own, or a stage whose tables fail a
+            quality gate; the stage is done again by the next run.
     """
     require_cycle_name(cycle_id)
     require_known_names(settings.score, scores_ranked_by(settings.acquire), settings.detector.pixel_scores)
@@ -61,6 +63,7 @@ def run_cycle(run: Run, cycle_id: str, settings: Settings) -> None:
         except StillOut as waiting:
             run.tell(str(waiting))
             return
+        require_quality(run, cycle_id, stage.name, known_detector(settings.detector).model_id, settings)
         counts |= {f"{stage.name}.{key}": value for key, value in found.items()}
         row = _save(run, cycle_id, stage.state, settings, counts, before=row)
         summary = ", ".join(f"{key} {value:,}" for key, value in found.items())

@@ -14,6 +14,7 @@ from pipelines.hardness_rows import BASELINE
 from pipelines.models import Model
 from pipelines.report_evaluation import curve_panels, read_evaluation
 from pipelines.report_heat_maps import heat_maps
+from pipelines.report_quality import quality_gates
 from pipelines.report_queries import picture_rows, query_sections
 from pipelines.report_selection import manifest_files, quarantine_rows, selection_arms
 from pipelines.report_source import ReportSource
@@ -87,6 +88,7 @@ def cycle_report(source: ReportSource) -> CycleReport:
         spending=spending_curves(source),
         manifests=manifest_files(source),
         quarantine=quarantine_rows(source),
+        quality=quality_gates(source),
         settings=tuple(_flat(settings.model_dump(mode="json"))),
         sql=sql_examples(settings),
         truth_hint=f"quarry import_labels --root {run.store.root} --labels coco.json, then quarry evaluate",

@@ -329,6 +329,26 @@ METRICS = Table(
     key=("cycle_id", "model_id", "metric", "query", "method"),
 )
 
+QUALITY = Table(
+    name="quality",
+    comment="What the quality gates of a cycle found: one row an expectation",
+    columns=(
+        _required("cycle_id", "STRING", "cycles.cycle_id"),
+        _required("stage", "STRING", "stage of the cycle after which it was judged"),
+        _required("table_name", "STRING", "table that is at fault when it fails"),
+        _required("expectation", "STRING", "e.g. scores_in_range; docs/quality.md lists all"),
+        _required("description", "STRING", "what is true of sound rows"),
+        _required("passed", "BOOLEAN", "whether all rows met it"),
+        _required("severity", "STRING", "critical: a failure stops the cycle; warning: it is told"),
+        _required("observed", "STRING", "failing rows of all rows, or the measure that is limited"),
+        _required("n_unexpected", "BIGINT", "failing rows"),
+        _required("examples", "ARRAY<STRING>", "keys of up to 20 failing rows"),
+        _required("ts", "TIMESTAMP", "when the run that judged it started, UTC"),
+    ),
+    key=("cycle_id", "stage", "table_name", "expectation"),
+    checks=(("severity_known", "severity IN ('critical', 'warning')"),),
+)
+
 TABLES: tuple[Table, ...] = (
     IMAGES,
     MODELS,
@@ -344,6 +364,7 @@ TABLES: tuple[Table, ...] = (
     MANIFESTS,
     CYCLES,
     METRICS,
+    QUALITY,
 )
 
 BOXES_VIEW = View(

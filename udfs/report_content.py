@@ -119,6 +119,26 @@ class QuarantineRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QualityFailure:
+    """An expectation that a cycle's tables did not meet, with the keys of the first failing rows."""
+
+    name: str
+    description: str
+    observed: str
+    is_warning: bool = False
+    rows: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityGate:
+    """What was judged after one stage."""
+
+    stage: str
+    n_expectations: int
+    failures: tuple[QualityFailure, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class SqlExample:
     """A statement to try next, and what it answers."""
 
@@ -161,6 +181,7 @@ class CycleReport:
     spending: tuple[SpendingCurve, ...] = ()
     manifests: tuple[ManifestFile, ...] = ()
     quarantine: tuple[QuarantineRow, ...] = ()
+    quality: tuple[QualityGate, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
     sql: tuple[SqlExample, ...] = ()
     truth_hint: str = ""

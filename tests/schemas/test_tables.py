@@ -51,6 +51,8 @@ CONTRACT = {
     "manifests": "cycle_id vendor path n_tasks n_images n_boxes cost_s sha256 status ts",
     "cycles": "cycle_id parent model_id state settings started ended counts",
     "metrics": "cycle_id model_id metric query method value low high n",
+    "quality": "cycle_id stage table_name expectation description passed severity observed n_unexpected "
+    "examples ts",
 }
 
 

@@ -18,6 +18,8 @@ from udfs.report_content import (
     HeatMaps,
     Histogram,
     ManifestFile,
+    QualityFailure,
+    QualityGate,
     QuarantineRow,
     QuerySection,
     ReportCounts,
@@ -120,6 +122,22 @@ def _full() -> CycleReport:
         ),
         manifests=(ManifestFile(vendor="COCO", path="/m/coco.json", n_images=2, n_boxes=5),),
         quarantine=(QuarantineRow(path="/d/x.jpg", stage="read", reason="FileNotFoundError: gone"),),
+        quality=(
+            QualityGate(stage="ingest", n_expectations=5),
+            QualityGate(
+                stage="detect",
+                n_expectations=17,
+                failures=(
+                    QualityFailure(
+                        name="detections.class_shares_stable",
+                        description="as before",
+                        observed="0.41",
+                        is_warning=True,
+                        rows=("cycle_before=week-46", "more"),
+                    ),
+                ),
+            ),
+        ),
         settings=(("seed", "17"),),
         sql=(SqlExample(title="Hardest", sql="SELECT 1 < 2"),),
     )
@@ -215,6 +233,13 @@ def test_names_are_escaped_everywhere() -> None:
         selection=(SelectionArm(name=NASTY, n_images=1, n_boxes=1, cases=(case,)),),
         manifests=(ManifestFile(vendor=NASTY, path=NASTY, n_images=1, n_boxes=1),),
         quarantine=(QuarantineRow(path=NASTY, stage=NASTY, reason=NASTY),),
+        quality=(
+            QualityGate(
+                stage=NASTY,
+                n_expectations=1,
+                failures=(QualityFailure(name=NASTY, description=NASTY, observed=NASTY, rows=(NASTY,)),),
+            ),
+        ),
         settings=((NASTY, NASTY),),
         sql=(SqlExample(title=NASTY, sql=NASTY),),
         truth_hint=NASTY,
@@ -236,6 +261,7 @@ def test_names_are_escaped_everywhere() -> None:
         ("evaluation", "Can the scores be trusted?"),
         ("heat_maps", "Where the detector contradicts itself"),
         ("quarantine", 'id="quarantine"'),
+        ("quality", 'id="quality"'),
         ("settings", 'id="settings"'),
         ("sql", 'id="sql"'),
         ("manifests", "Files for the labeling tools"),
@@ -284,6 +310,14 @@ def test_the_page_shows_what_the_budget_buys(full_text: str) -> None:
     part = full_text.split("What the budget buys")[1].split("</div>")[0]
     assert "<svg" in part and "labeling time, h" in part and "ground-truth hardness" in part
     assert "What the budget buys" not in render_report(_bare())
+
+
+def test_the_page_shows_what_the_quality_gates_found(full_text: str) -> None:
+    assert "<dt>ingest</dt><dd>5 of 5 met</dd>" in full_text
+    assert "<dt>detect</dt><dd>16 of 17 met</dd>" in full_text
+    row = full_text[full_text.index("detections.class_shares_stable") :]
+    row = row[: row.index("</tr>")]
+    assert all(part in row for part in ("warning", "as before", "0.41", "cycle_before=week-46<br>more"))
 
 
 def test_a_picture_that_is_missing_says_why() -> None:
