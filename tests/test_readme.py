@@ -45,11 +45,10 @@ def test_own_lake_commands_run_as_they_stand(tmp_path: Path) -> None:
     assert "harbor" in done.stdout and "town" in done.stdout
     assert (tmp_path / "my_report.html").stat().st_size > 50_000
     assert sorted(path.name for path in (tmp_path / "my_manifests" / "cycle-1").iterdir()) == [
-        "hardest-pixel_adj_false.coco.json",
-        "hardest-pixel_adj_false.label_studio.json",
-        "label_studio_config.xml",
-        "random.coco.json",
-        "random.label_studio.json",
+        "hardest-pixel_adj_false.coco",
+        "hardest-pixel_adj_false.label_studio",
+        "random.coco",
+        "random.label_studio",
     ]
 
 
