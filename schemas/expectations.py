@@ -270,7 +270,7 @@ ACQUISITION_SUITE = table_suite(
     Expectation(
         name="units_known",
         description="a pick is an image, or a box with its detection",
-        condition="unit = 'image' OR (unit = 'box' AND detection_id IS NOT NULL)",
+        condition="unit IS NULL OR unit = 'image' OR (unit = 'box' AND detection_id IS NOT NULL)",
     ),
     Expectation(name="scores_finite", description="a score is finite", condition=_FINITE.format("score")),
     Expectation(

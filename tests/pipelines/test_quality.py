@@ -32,12 +32,17 @@ EXPECTATIONS = [(suite, expectation) for suite in SUITES for expectation in suit
 @pytest.fixture(scope="module")
 def findings(session: SparkSession) -> dict[tuple[str, str], Finding]:
     """What all suites come to on their samples, in one gate."""
+    # Compiling hundreds of columns for a few rows each takes longer than to interpret them.
+    session.conf.set("spark.sql.codegen.wholeStage", "false")
+    session.conf.set("spark.sql.codegen.factoryMode", "NO_CODEGEN")
     judged = {}
     for suite in SUITES:
         sample = SAMPLES[suite.name]
         frame = session.createDataFrame(list(sample.rows()), sample.schema)
         judged[suite] = judged_rows(frame, suite).localCheckpoint()
     listed = found(judged, QualitySettings())
+    session.conf.unset("spark.sql.codegen.wholeStage")
+    session.conf.unset("spark.sql.codegen.factoryMode")
     return {(s.name, e.name): finding for (s, e), finding in zip(EXPECTATIONS, listed, strict=True)}
 
 
@@ -213,8 +218,7 @@ def test_drift_is_measured_against_the_last_cycle(session: SparkSession, tmp_pat
     assert (row.class_drift, row.per_image, row.per_image_before, row.count_ratio) == (0.0, 0.5, 2.0, 4.0)
     assert drift_rows(run, "1", "old", Settings()) is None
 
-    _table_at = DeltaTable(run.store.path(CYCLES))
-    _table_at.update({"model_id": "'old'"}, "cycle_id = '2'")
+    DeltaTable(run.store.path(CYCLES)).update({"model_id": "'old'"}, predicate="cycle_id = '2'")
     frame = drift_rows(run, "2", "old", Settings())
     assert frame is not None
     (row,) = frame.collect()
