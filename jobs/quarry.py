@@ -22,7 +22,8 @@ JOBS = {
     "acquire": "pick images for labeling under a budget",
     "export_manifest": "write files for labeling tools",
     "report": "write the HTML report of a cycle",
-    "sql": "query the tables",
+    "sql": "query the tables, at a prompt or from a file",
+    "thrift_server": "serve the tables to JDBC and DB-API clients",
     "settings": "list every setting and its meaning",
     "fetch_jars": "fill a folder with Delta's jars, for machines without Maven Central",
 }
