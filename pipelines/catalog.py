@@ -88,6 +88,8 @@ def open_catalog(store: TableStore, views: Sequence[View], database: str) -> Cat
             f"itself or with `--conf {CATALOG_KIND}=in-memory`"
         )
     session = store.session.newSession()
+    # JDBC clients ask the catalog for a table's columns; Delta leaves them out unless told.
+    session.conf.set("spark.databricks.delta.catalog.update.enabled", "true")
     name, location = sql_identifier(database), sql_literal(absolute(session, store.root))
     session.sql(f"CREATE DATABASE IF NOT EXISTS {name} LOCATION {location}")
     session.sql(f"USE {name}")

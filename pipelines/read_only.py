@@ -43,13 +43,16 @@ def _check_plans(session: SparkSession, *, only: Any, conf: Mapping[str, str]) -
     assert jvm is not None and gateway is not None
     # Exceptions of the check reach the client as what they are, not as a Python traceback.
     gateway.callback_server_parameters.propagate_java_exceptions = True
-    ensure_callback_server_started(gateway)
+    ensure_callback_server_started(gateway)  # type: ignore[no-untyped-call]
     java = session._jsparkSession
     java.sessionState().analyzer()  # built now, it never has the check
 
     def check_of(created: Any) -> Any:
         if only is not None and not created.equals(only):
             return getattr(jvm.scala.Predef, "$conforms")()
+        # Hive gives the thread that opens a client's session a loader that does not know Spark's added jars.
+        loader = created.sharedState().jarClassLoader()
+        jvm.java.lang.Thread.currentThread().setContextClassLoader(loader)
         for function in ACTING_FUNCTIONS:
             name = jvm.org.apache.spark.sql.catalyst.FunctionIdentifier(function)
             created.sessionState().functionRegistry().dropFunction(name)

@@ -56,6 +56,7 @@ def thrift_server(session: SparkSession, host: str, port: int) -> Iterator[int]:
 
 def _settings(host: str, port: int, folder: Path) -> dict[str, str]:
     # Hive's scratch files go where they are removed; its defaults are shared by all users of the machine.
+    (folder / "local").mkdir()
     return {
         "hive.server2.thrift.bind.host": host,
         "hive.server2.thrift.port": str(port),

@@ -16,7 +16,7 @@ import pytest
 from impala.dbapi import connect
 from impala.error import Error
 
-from schemas.tables import HARDNESS, QUARANTINE
+from schemas.tables import HARDNESS, MANIFESTS, QUARANTINE
 from tests.jobs.test_sql import CHANGES, blocks, files
 from tests.sql_tables import ODD_QUERY, append, hardness_row, write_tables
 
@@ -76,6 +76,9 @@ def test_a_db_api_client_reads_and_sees_what_jobs_write(server: tuple[Any, int],
     page: dict[str, Any] = {}
     exec(blocks("python")[0].replace("10000", str(port)), page)
     assert page["rows"] == [("harbor/h1.jpg",), ("harbor/h2.jpg",), ("harbor/h3.jpg",)]
+    with connect("localhost", port, auth_mechanism="PLAIN") as connection:
+        columns = connection.cursor().get_table_schema("manifests", "default")
+    assert [name for name, _ in columns] == list(MANIFESTS.column_names)
     assert ask(port, "SELECT count(*) FROM hardness TIMESTAMP AS OF '2026-03-05'") == [(10,)]
     latest = "SELECT hardness FROM latest_hardness WHERE image_id = 'h3' AND query = 'total_fn'"
     assert ask(port, latest) == [(3.0,)]
