@@ -42,6 +42,7 @@ setup(
             "deltalake>=1.6,<2",
             "duckdb>=1.4,<3",
             "hypothesis>=6.100,<7",
+            "impyla>=0.24,<1",
             "import-linter>=2.5,<3",
             "jsonschema>=4.23,<5",
             "mypy>=1.18,<3",

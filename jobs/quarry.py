@@ -24,7 +24,8 @@ JOBS = {
     "check": "judge a cycle's tables: the quality gates, as they are now",
     "status": "show where each cycle stands and what is out for labeling",
     "report": "write the HTML report of a cycle",
-    "sql": "query the tables",
+    "sql": "query the tables, at a prompt or from a file",
+    "thrift_server": "serve the tables to JDBC and DB-API clients",
     "settings": "list every setting and its meaning",
     "fetch_jars": "fill a folder with Delta's jars, for machines without Maven Central",
 }

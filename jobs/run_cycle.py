@@ -18,7 +18,6 @@ from pipelines.ingest import is_folder
 from pipelines.report import sql_examples
 from pipelines.run import Run
 from pipelines.sample_lake import is_made, make_sample_lake
-from pipelines.sql import register_tables
 
 SHOWN_IMAGES = 10
 
@@ -57,7 +56,7 @@ def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
 
 
 def _show_outcome(run: Run, settings: Settings, args: argparse.Namespace) -> None:
-    register_tables(run, settings.score, settings.detector.pixel_scores)
+    run.store.register_temporary_views()
     examples = sql_examples(settings)
     run.tell(f"\nhardest images for {settings.acquire.query}:")
     show(run, run.store.session.sql(examples[0].sql), rows=SHOWN_IMAGES)

@@ -85,6 +85,8 @@ def _session_conf(settings: SparkSettings, *, submitted: bool) -> dict[str, str]
             conf["spark.ui.enabled"] = "false"
             # Spark makes this folder though no table of ours is ever in it.
             conf["spark.sql.warehouse.dir"] = str(Path(tempfile.gettempdir()) / "quarry-warehouse")
+        # Names of tables end with the process; they have no place in a metastore that others share.
+        conf["spark.sql.catalogImplementation"] = "in-memory"
         log_settings = Path(__file__).with_name("log4j2.properties").as_uri()
         conf["spark.driver.extraJavaOptions"] = (
             f"-Dlog4j2.configurationFile={log_settings} {JVM_FOR_SHORT_JOBS}"

@@ -20,10 +20,15 @@ from pyspark.sql.types import StructType
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from conf.errors import QuarryError
-from schemas.table import Table, View
+from schemas.table import Table
 from schemas.tables import TABLES
 
 VERSION_PROPERTY = "quarry.schema_version"
+# Cycles run for months: Delta would forget versions after a month and refuse to read them after a week.
+HISTORY_PROPERTIES = {
+    "delta.logRetentionDuration": "interval 365 days",
+    "delta.deletedFileRetentionDuration": "interval 365 days",
+}
 MOST_CONFLICT_S = 900
 MOST_COMMITS = 50
 # That module holds nothing else; its classes have no common base of their own.
@@ -218,13 +223,13 @@ class TableStore:
 
     def _create(self, table: Table) -> None:
         path = self.path(table)
-        properties = {VERSION_PROPERTY: str(table.version)}
+        properties = {VERSION_PROPERTY: str(table.version), **HISTORY_PROPERTIES}
         properties |= {f"delta.constraints.{name}": condition for name, condition in table.checks}
         columns = ", ".join(column.ddl() for column in table.columns)
         partitions = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
         listed = ", ".join(f"{sql_literal(key)} = {sql_literal(value)}" for key, value in properties.items())
         self.session.sql(
-            f"CREATE TABLE IF NOT EXISTS delta.{_identifier(path)} ({columns}) USING DELTA {partitions} "
+            f"CREATE TABLE IF NOT EXISTS delta.{sql_identifier(path)} ({columns}) USING DELTA {partitions} "
             f"COMMENT {sql_literal(table.comment)} TBLPROPERTIES ({listed})"
         )
 
@@ -237,7 +242,7 @@ class TableStore:
         for table in tables:
             if not self.exists(table):
                 continue
-            rows = self.session.sql(f"SHOW TBLPROPERTIES delta.{_identifier(self.path(table))}").collect()
+            rows = self.session.sql(f"SHOW TBLPROPERTIES delta.{sql_identifier(self.path(table))}").collect()
             found = int({row.key: row.value for row in rows}.get(VERSION_PROPERTY, "1"))
             if found > table.version:
                 raise QuarryError(
@@ -245,26 +250,11 @@ class TableStore:
                     "upgrade Quarry (pip install --upgrade quarry)"
                 )
 
-    def register_views(self, views: Iterable[View] = ()) -> list[str]:
-        """Makes every table that exists, and the given views over them, readable by name in SQL.
-
-        Returns:
-            The names now registered.
-        """
-        names = []
+    def register_temporary_views(self) -> None:
+        """Makes every table that exists readable by name in this session alone."""
         for table in TABLES:
             if self.exists(table):
                 self.read(table).createOrReplaceTempView(table.name)
-                names.append(table.name)
-        for view in views:
-            needed = {table.name: table.name for table in TABLES if f"{{{table.name}}}" in view.sql}
-            if set(needed) <= set(names):
-                sql = view.sql
-                for name in needed:
-                    sql = sql.replace(f"{{{name}}}", name)
-                self.session.sql(sql).createOrReplaceTempView(view.name)
-                names.append(view.name)
-        return names
 
 
 def spark_schema(table: Table) -> StructType:
@@ -289,7 +279,8 @@ def utc_timestamp(epoch_s: float) -> Column:
     return F.timestamp_seconds(F.lit(epoch_s))
 
 
-def _identifier(name: str) -> str:
+def sql_identifier(name: str) -> str:
+    """A SQL identifier of the name."""
     return "`" + name.replace("`", "``") + "`"
 
 

@@ -55,7 +55,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """A SQL view over tables; `{table}` placeholders name the tables it reads."""
+    """A SQL view: a query over tables and earlier views by name."""
 
     name: str
     comment: str

@@ -6,7 +6,7 @@ EXIF orientation; x2 >= x1 and y2 >= y1.
 
 from __future__ import annotations
 
-from schemas.table import Column, Table, View
+from schemas.table import Column, Table
 
 
 def _required(name: str, ddl_type: str, comment: str) -> Column:
@@ -366,35 +366,3 @@ TABLES: tuple[Table, ...] = (
     METRICS,
     QUALITY,
 )
-
-BOXES_VIEW = View(
-    name="boxes",
-    comment="One row per detection",
-    sql=(
-        "SELECT image_id, model_id, view, width, height, run_id, d.* "
-        "FROM (SELECT *, explode(detections) AS d FROM {detections})"
-    ),
-)
-
-
-def hardness_wide_view(queries: tuple[str, ...]) -> View:
-    """The view with a column per query: exact score sampling, else Monte Carlo, else the baseline.
-
-    Args:
-        queries: Names that become columns; only the names, never other text, enter the SQL, quoted.
-    """
-
-    def column(query: str) -> str:
-        literal, identifier = query.replace("\\", "\\\\").replace("'", "\\'"), query.replace("`", "``")
-        return (
-            f"max_by(hardness, CASE method WHEN 'exact' THEN 2 WHEN 'monte_carlo' THEN 1 ELSE 0 END) "
-            f"FILTER (WHERE query = '{literal}') AS `{identifier}`"
-        )
-
-    columns = ", ".join(["image_id", "model_id", *map(column, queries)])
-    return View(
-        name="hardness_wide",
-        comment="One row per image and model, a column per query",
-        sql=f"SELECT {columns} FROM {{hardness}} "
-        "WHERE method IN ('exact', 'monte_carlo', 'baseline') GROUP BY image_id, model_id",
-    )

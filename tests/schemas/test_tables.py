@@ -7,7 +7,6 @@ import pytest
 
 from schemas.table import Column, Table
 from schemas.tables import (
-    BOXES_VIEW,
     DETECTION_DDL,
     DETECTIONS,
     GROUND_TRUTH,
@@ -17,7 +16,6 @@ from schemas.tables import (
     METRICS,
     TABLES,
     TRUTH_BOX_DDL,
-    hardness_wide_view,
 )
 from udfs.detection_rows import DETECT_SCHEMA, DETECTION_TYPE, TIMINGS
 from udfs.ingest import HEADER_SCHEMA
@@ -176,17 +174,3 @@ def test_a_column_s_comment_is_quoted() -> None:
     assert column.ddl() == "`a` INT NOT NULL COMMENT 'the lake''s'"
     table = Table(name="t", comment="t", columns=(column,), key=("a",))
     assert table.ddl() == "`a` INT"
-
-
-def test_views_name_tables_that_exist() -> None:
-    names = {table.name for table in TABLES}
-    for view in (BOXES_VIEW, hardness_wide_view(("total_fp",))):
-        assert set(re.findall(r"\{(\w+)\}", view.sql)) <= names
-        assert "{" in view.sql
-
-
-def test_a_query_s_name_cannot_leave_its_quotes() -> None:
-    sql = hardness_wide_view(("it's", "back\\", "tick`")).sql
-    assert "query = 'it\\'s'" in sql
-    assert "query = 'back\\\\'" in sql
-    assert "AS `tick```" in sql

@@ -1,0 +1,126 @@
+"""Views over the tables: one row per box, a column per query, what was sent and what came back."""
+
+from __future__ import annotations
+
+from schemas.table import View
+
+# One value an image, model and query: exact where there is one, else sampled, else the baseline.
+_SCORED = "method IN ('exact', 'monte_carlo', 'baseline')"
+_PREFERENCE = "CASE method WHEN 'exact' THEN 2 WHEN 'monte_carlo' THEN 1 ELSE 0 END"
+
+BOXES_VIEW = View(
+    name="boxes",
+    comment="One row per detection",
+    sql=(
+        "SELECT image_id, model_id, view, width, height, run_id, d.* "
+        "FROM (SELECT *, explode(detections) AS d FROM detections)"
+    ),
+)
+
+LABELS_VIEW = View(
+    name="labels",
+    comment="One row per label; status is labeled, noisy or background",
+    sql=(
+        "SELECT image_id, split, complete, cycle_id, ts, b.* "
+        "FROM (SELECT *, explode(boxes) AS b FROM ground_truth)"
+    ),
+)
+
+# IoU >= 1/2 exactly when three times the intersection is at least the sum of the areas.
+_OVERLAPS = (
+    "d.label_name = l.label_name AND d.x2 > l.x1 AND l.x2 > d.x1 AND d.y2 > l.y1 AND l.y2 > d.y1 AND "
+    "3 * (least(d.x2, l.x2) - greatest(d.x1, l.x1)) * (least(d.y2, l.y2) - greatest(d.y1, l.y1)) >= "
+    "(d.x2 - d.x1) * (d.y2 - d.y1) + (l.x2 - l.x1) * (l.y2 - l.y1)"
+)
+LABEL_SCORES_VIEW = View(
+    name="label_scores",
+    comment=(
+        "One row per labeled object and model: found_score is the best score of a detection of its class "
+        "with IoU >= 0.5, null if there is none; below the threshold it is a false negative"
+    ),
+    sql=(
+        "SELECT l.image_id, model_id, l.label_name, l.x1, l.y1, l.x2, l.y2, l.split, l.cycle_id, "
+        f"array_max(transform(filter(detections, d -> {_OVERLAPS}), d -> d.score)) AS found_score "
+        "FROM labels AS l JOIN detections USING (image_id) "
+        "WHERE view = 'original' AND l.status = 'labeled' AND NOT l.iscrowd"
+    ),
+)
+
+LATEST_HARDNESS_VIEW = View(
+    name="latest_hardness",
+    comment="One row per image and query: what the newest model that scored the image says",
+    sql=(
+        "SELECT image_id, query, latest.* FROM (SELECT image_id, query, max_by("
+        "struct(hardness, std_error, method, model_id, name AS model_name, ts), "
+        f"struct(created_ts, model_id, {_PREFERENCE})) AS latest "
+        f"FROM hardness JOIN models USING (model_id) WHERE {_SCORED} GROUP BY image_id, query)"
+    ),
+)
+
+SENT_IMAGES_VIEW = View(
+    name="sent_images",
+    comment="One row per cycle, vendor, strategy and image of a manifest, and whether its labels came back",
+    sql=(
+        "SELECT sent.*, truth.image_id IS NOT NULL AS returned, truth.ts AS returned_ts, truth.complete, "
+        "coalesce(size(filter(boxes, b -> b.status = 'labeled')), 0) AS n_labels "
+        "FROM (SELECT cycle_id, vendor, strategy, a.image_id, min(a.rank) AS rank, min(ts) AS sent_ts "
+        "FROM manifests JOIN acquisition AS a USING (cycle_id, strategy) "
+        "GROUP BY cycle_id, vendor, strategy, a.image_id) AS sent "
+        "LEFT JOIN ground_truth AS truth ON truth.image_id = sent.image_id AND truth.cycle_id = sent.cycle_id"
+    ),
+)
+
+DELIVERIES_VIEW = View(
+    name="deliveries",
+    comment="One row per cycle and vendor: files, tasks and seconds sent; images sent, back and out; labels",
+    sql=(
+        "SELECT cycle_id, vendor, n_files, n_tasks, cost_s, sent_ts, coalesce(n_sent, 0) AS images_sent, "
+        "coalesce(n_returned, 0) AS images_returned, coalesce(n_sent - n_returned, 0) AS images_out, "
+        "coalesce(n_labels, 0) AS labels_returned "
+        "FROM (SELECT cycle_id, vendor, count(*) AS n_files, sum(n_tasks) AS n_tasks, "
+        "sum(cost_s) AS cost_s, min(ts) AS sent_ts FROM manifests GROUP BY cycle_id, vendor) "
+        "LEFT JOIN (SELECT cycle_id, vendor, count(*) AS n_sent, count_if(returned) AS n_returned, "
+        "sum(n_labels) AS n_labels FROM (SELECT DISTINCT cycle_id, vendor, image_id, returned, n_labels "
+        "FROM sent_images) GROUP BY cycle_id, vendor) USING (cycle_id, vendor)"
+    ),
+)
+
+
+def hardness_wide_view(queries: tuple[str, ...]) -> View:
+    """The view with a column per query: exact score sampling, else Monte Carlo, else the baseline.
+
+    Args:
+        queries: Names that become columns; only the names, never other text, enter the SQL, quoted. Of names
+            that SQL cannot tell apart (`Total_FP`, `total_fp`) the first becomes one.
+    """
+    keys = ("image_id", "model_id")
+    named = {name.lower(): name for name in reversed((*keys, *queries))}
+    distinct = [name for name in queries if named[name.lower()] == name]
+
+    def column(query: str) -> str:
+        literal, identifier = query.replace("\\", "\\\\").replace("'", "\\'"), query.replace("`", "``")
+        return f"max_by(hardness, {_PREFERENCE}) FILTER (WHERE query = '{literal}') AS `{identifier}`"
+
+    columns = ", ".join([*keys, *map(column, distinct)])
+    return View(
+        name="hardness_wide",
+        comment="One row per image and model, a column per query",
+        sql=f"SELECT {columns} FROM hardness WHERE {_SCORED} GROUP BY image_id, model_id",
+    )
+
+
+def views(queries: tuple[str, ...]) -> tuple[View, ...]:
+    """All views, each after those it reads.
+
+    Args:
+        queries: Queries and baselines that become columns of `hardness_wide`.
+    """
+    return (
+        BOXES_VIEW,
+        LABELS_VIEW,
+        LABEL_SCORES_VIEW,
+        LATEST_HARDNESS_VIEW,
+        hardness_wide_view(queries),
+        SENT_IMAGES_VIEW,
+        DELIVERIES_VIEW,
+    )
