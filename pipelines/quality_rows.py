@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 
 from conf.settings import Settings
 from pipelines.hardness_rows import BASELINE
+from pipelines.labeling_tasks import labeling_tasks
 from pipelines.quality_drift import drift_rows
 from pipelines.run import Run
 from pipelines.tables import utc_timestamp
@@ -22,8 +23,11 @@ from schemas.tables import (
     ACQUISITION,
     DETECTIONS,
     GROUND_TRUTH,
+    GROUND_TRUTH_HISTORY,
     HARDNESS,
     IMAGES,
+    LABEL_IMPORTS,
+    LABEL_REJECTS,
     MANIFESTS,
     METRICS,
     MODELS,
@@ -201,9 +205,18 @@ def task_rows(gate: Gate) -> DataFrame:
 
     A vendor the settings name must have got every strategy's tasks; one that has files must have got all.
     """
-    written = gate.of_cycle(MANIFESTS).groupBy("strategy", "vendor").agg(F.sum("n_tasks").alias("n_tasks"))
-    wanted = tasks_wanted(gate.of_cycle(ACQUISITION))
-    vendors = F.explode(F.array(*map(F.lit, gate.settings.export.formats)).cast("array<string>"))
+    export = gate.settings.export
+    files, picks = gate.of_cycle(MANIFESTS), gate.of_cycle(ACQUISITION)
+    if export.strategies:
+        files, picks = (rows.where(F.col("strategy").isin(*export.strategies)) for rows in (files, picks))
+    written = files.groupBy("strategy", "vendor").agg(F.sum("n_tasks").alias("n_tasks"))
+    if export.tasks == "image":
+        wanted = tasks_wanted(picks)
+    else:
+        prices = gate.settings.acquire.prices
+        questions = labeling_tasks(picks, gate.run, gate.model_id, export, prices)
+        wanted = questions.groupBy("strategy").agg(F.count("*").alias("n_wanted"))
+    vendors = F.explode(F.array(*map(F.lit, export.formats)).cast("array<string>"))
     keys = written.select("strategy", "vendor").union(wanted.select("strategy", vendors)).distinct()
     rows = keys.join(written, ["strategy", "vendor"], "left").join(wanted, "strategy", "left")
     return rows.fillna(0, ["n_tasks", "n_wanted"])
@@ -222,6 +235,9 @@ _ROWS: Mapping[str, Callable[[Gate], DataFrame | None]] = {
     "image_outcomes": outcome_rows,
     "drift": lambda gate: drift_rows(gate.run, gate.cycle_id, gate.model_id, gate.settings),
     "ground_truth": truth_rows,
+    "ground_truth_history": lambda gate: gate.run.store.read(GROUND_TRUTH_HISTORY),
+    "label_imports": lambda gate: gate.run.store.read(LABEL_IMPORTS),
+    "label_rejects": lambda gate: gate.run.store.read(LABEL_REJECTS),
     "hardness": hardness_rows,
     "scored_images": scored_rows,
     "metrics": lambda gate: gate.of_cycle(METRICS),

@@ -13,8 +13,11 @@ from schemas.tables import (
     ACQUISITION,
     DETECTIONS,
     GROUND_TRUTH,
+    GROUND_TRUTH_HISTORY,
     HARDNESS,
     IMAGES,
+    LABEL_IMPORTS,
+    LABEL_REJECTS,
     MANIFESTS,
     METRICS,
     MODELS,
@@ -213,6 +216,36 @@ GROUND_TRUTH_SUITE = table_suite(
     ),
 )
 
+HISTORY_SUITE = table_suite(
+    "import_labels",
+    GROUND_TRUTH_HISTORY,
+    Expectation(
+        name="statuses_known",
+        description="every box is labeled, noisy or background",
+        condition="forall(boxes.status, s -> coalesce(s IN ('labeled', 'noisy', 'background'), false))",
+    ),
+)
+
+IMPORTS_SUITE = table_suite(
+    "import_labels",
+    LABEL_IMPORTS,
+    Expectation(
+        name="counts_possible",
+        description="an import read at least one file, and counted no less than nothing",
+        condition="n_files >= 1 AND least(n_images, n_boxes, n_rejected, n_not_in_lake) >= 0",
+    ),
+)
+
+REJECTS_SUITE = table_suite(
+    "import_labels",
+    LABEL_REJECTS,
+    Expectation(
+        name="reasons_given",
+        description="what was left out says why",
+        condition="reason <> ''",
+    ),
+)
+
 HARDNESS_SUITE = table_suite(
     "score",
     HARDNESS,
@@ -370,6 +403,9 @@ SUITES: tuple[Suite, ...] = (
     OUTCOMES_SUITE,
     DRIFT_SUITE,
     GROUND_TRUTH_SUITE,
+    HISTORY_SUITE,
+    IMPORTS_SUITE,
+    REJECTS_SUITE,
     HARDNESS_SUITE,
     SCORED_SUITE,
     METRICS_SUITE,
