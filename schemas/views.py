@@ -61,12 +61,14 @@ SENT_IMAGES_VIEW = View(
     name="sent_images",
     comment="One row per cycle, vendor, strategy and image of a manifest, and whether its labels came back",
     sql=(
-        "SELECT sent.*, truth.image_id IS NOT NULL AS returned, truth.ts AS returned_ts, truth.complete, "
-        "coalesce(size(filter(boxes, b -> b.status = 'labeled')), 0) AS n_labels "
+        "SELECT sent.*, last IS NOT NULL AS returned, last.ts AS returned_ts, last.complete, "
+        "coalesce(size(filter(last.boxes, b -> b.status = 'labeled')), 0) AS n_labels "
         "FROM (SELECT cycle_id, vendor, strategy, a.image_id, min(a.rank) AS rank, min(ts) AS sent_ts "
         "FROM manifests JOIN acquisition AS a USING (cycle_id, strategy) "
         "GROUP BY cycle_id, vendor, strategy, a.image_id) AS sent "
-        "LEFT JOIN ground_truth AS truth ON truth.image_id = sent.image_id AND truth.cycle_id = sent.cycle_id"
+        "LEFT JOIN (SELECT cycle_id, image_id, max_by(struct(ts, complete, boxes), ts) AS last "
+        "FROM ground_truth_history WHERE split = 'train' GROUP BY cycle_id, image_id) "
+        "USING (cycle_id, image_id)"
     ),
 )
 

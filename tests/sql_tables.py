@@ -15,6 +15,7 @@ from schemas.tables import (
     ACQUISITION,
     DETECTIONS,
     GROUND_TRUTH,
+    GROUND_TRUTH_HISTORY,
     HARDNESS,
     IMAGES,
     MANIFESTS,
@@ -149,7 +150,9 @@ def _write_boxes(root: Path) -> None:
         {"image_id": "h2", "boxes": on_h2, "cycle_id": "cycle-3"},
     ]
     truth += [{"image_id": "t1", "boxes": [_box("car", 0, 0, 1, 1, **drawn)], "cycle_id": "cycle-2"}]
-    append(root, GROUND_TRUTH, [{"complete": True, "split": "train", "ts": day(20)} | row for row in truth])
+    rows = [{"complete": True, "split": "train", "ts": day(20), "import_id": "a"} | row for row in truth]
+    append(root, GROUND_TRUTH, rows)
+    append(root, GROUND_TRUTH_HISTORY, rows)
 
 
 def _write_cycles(root: Path) -> None:
