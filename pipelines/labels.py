@@ -82,7 +82,10 @@ def import_labels(
     truth = truth.persist(StorageLevel.DISK_ONLY)
     counts = _counts(run, truth, rejects)
     _require_usable(labels_uri, counts, parsed)
-    _write(run, truth, rejects, import_id)
+    _write(run, truth, import_id)
+    if counts["rejected"] or counts["not_in_lake"]:
+        items = rejects.withColumns({"import_id": F.lit(import_id), "ts": utc_timestamp(run.started_s)})
+        _keep(run, LABEL_REJECTS, items)
     source = {
         "vendor": form,
         "split": split,
@@ -167,17 +170,16 @@ def _counts(run: Run, truth: DataFrame, rejects: DataFrame) -> dict[str, int]:
     found = truth.agg(
         F.count("*").alias("images"), F.coalesce(F.sum(F.size("boxes")), F.lit(0)).alias("boxes")
     ).first()
-    assert found is not None
-    unknown = "reason LIKE 'no image of the lake %'"
-    reasons = rejects.where(f"NOT {unknown}").groupBy("item_kind", "reason").count()
-    for row in reasons.orderBy(F.desc("count")).limit(REASONS_TOLD).collect():
-        run.tell(f"rejected {row['count']:,} x {row.item_kind}: {row.reason}")
-    total = rejects.agg(
-        F.count_if(F.expr(unknown)).alias("not_in_lake"),
-        F.count_if(F.expr(f"NOT {unknown}")).alias("rejected"),
+    is_unknown = F.expr("reason LIKE 'no image of the lake %'")
+    left_out = rejects.agg(
+        F.count_if(is_unknown).alias("not_in_lake"), F.count_if(~is_unknown).alias("rejected")
     ).first()
-    assert total is not None
-    return {**found.asDict(), **total.asDict()}
+    assert found is not None and left_out is not None
+    if left_out.rejected:
+        reasons = rejects.where(~is_unknown).groupBy("item_kind", "reason").count()
+        for row in reasons.orderBy(F.desc("count")).limit(REASONS_TOLD).collect():
+            run.tell(f"rejected {row['count']:,} x {row.item_kind}: {row.reason}")
+    return {**found.asDict(), **left_out.asDict()}
 
 
 def _require_usable(labels_uri: str, counts: dict[str, int], parsed: DataFrame) -> None:
@@ -194,15 +196,13 @@ def _require_usable(labels_uri: str, counts: dict[str, int], parsed: DataFrame) 
         )
 
 
-def _write(run: Run, truth: DataFrame, rejects: DataFrame, import_id: str) -> None:
+def _write(run: Run, truth: DataFrame, import_id: str) -> None:
     """Truth before history: what history holds of an import is never written again."""
     run.store.create(GROUND_TRUTH_HISTORY)
     done = run.store.read(GROUND_TRUTH_HISTORY, pinned=True).where(F.col("import_id") == import_id)
     new = truth.join(done.select("image_id"), "image_id", "left_anti").persist(StorageLevel.DISK_ONLY)
     run.store.merge(GROUND_TRUTH, new, changed=f"({NEW_CONTENT}) AND {NOT_OLDER}")
     _keep(run, GROUND_TRUTH_HISTORY, new)
-    items = rejects.withColumns({"import_id": F.lit(import_id), "ts": utc_timestamp(run.started_s)})
-    _keep(run, LABEL_REJECTS, items)
     new.unpersist()
 
 
