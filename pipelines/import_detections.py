@@ -103,6 +103,7 @@ def import_detections(run: Run, request: ImportRequest) -> dict[str, int]:
     )
     found = (found if listed else found.transform(check_sizes)).persist(StorageLevel.DISK_ONLY)
     require_unique(found, "source_id", request.detections_uri)
+    _require_unique_ids(found, request.detections_uri)
     if listed is None:
         listed = found.transform(own_images)
     else:
@@ -151,6 +152,17 @@ def _write(
     run.store.merge(DETECTIONS, fine, only=f"t.model_id = '{model.model_id}'", changed=changed)
     record_outcomes(outcomes, IMPORT_STAGE, run)
     settle(run)
+
+
+def _require_unique_ids(found: DataFrame, uri: str) -> None:
+    """Fails where a source gives detections the same id, by which boxes are picked and labeled."""
+    ids = found.select(F.explode("detections.detection_id").alias("id")).where("id <> ''")
+    bad = ids.groupBy("id").count().where("count > 1").first()
+    if bad is not None:
+        raise QuarryError(
+            f"{uri}: {bad['count']} detections have the detection_id {bad['id']!r}; ids must be unique over "
+            "all images: make them so or leave the field out"
+        )
 
 
 def _image_list(run: Run, request: ImportRequest) -> tuple[dict[int, str], DataFrame | None]:

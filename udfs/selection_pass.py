@@ -48,7 +48,7 @@ def selection(candidates: Candidates, rules: SelectionRules, near_misses: int = 
     if taking.missing():
         taking.run(only_missing=True)
         starved = taking.starved()
-    queues = taking.run(only_missing=False)
+    dry = taking.run(only_missing=False)
     rows = np.array(taking.accepted, np.int64)
     return Selection(
         rows=rows,
@@ -56,7 +56,7 @@ def selection(candidates: Candidates, rules: SelectionRules, near_misses: int = 
         reasons=tuple(taking.reasons),
         near_misses=tuple(taking.near_misses(near_misses)),
         missing=taking.missing(),
-        dry_components=tuple(taking.dry(queues)),
+        dry_components=tuple(sorted(dry)),
         dry_groups=starved,
     )
 
@@ -64,12 +64,17 @@ def selection(candidates: Candidates, rules: SelectionRules, near_misses: int = 
 class _Queue:
     """One component's candidates in rank order, and how far they were looked at."""
 
-    def __init__(self, rows: IntArray, costs: FloatArray) -> None:
+    def __init__(self, rows: IntArray, costs: FloatArray, least: float) -> None:
         self.rows = rows.tolist()
         # The least cost from each place on: below it, nothing that follows fits.
         self.least = np.minimum.accumulate(costs[rows][::-1])[::-1].tolist()
+        self.cheapest: float = min(self.least, default=least)
         self.place = 0
         self.compared = 0  # images taken that the candidate at `place` was compared with
+
+    @property
+    def is_at_end(self) -> bool:
+        return self.place == len(self.rows)
 
     def skip(self) -> None:
         self.place += 1
@@ -87,8 +92,12 @@ class _Pass:
         self._costs: list[float] = candidates.costs.tolist()
         self._groups = [None] * n if candidates.groups is None else candidates.groups.tolist()
         self._extra = [False] * n if candidates.extra is None else candidates.extra.tolist()
-        barred = [] if candidates.barred is None else candidates.barred.tolist()
+        barred = [None] * n if candidates.barred is None else candidates.barred.tolist()
         self._barred: dict[int, str] = {row: reason for row, reason in enumerate(barred) if reason}
+        # Near misses that are told change no pick: what is barred counts for nothing else.
+        self._is_free = np.array([not reason for reason in barred], bool)
+        costs = candidates.costs[self._is_free] if self._is_free.any() else candidates.costs
+        self._cheapest = float(costs.min(initial=np.inf))
         self._image = np.unique(candidates.looks.image_ids, return_inverse=True)[1].tolist()
         self._taken_images: set[int] = set()
         self._taken = TakenLooks(rules.near_duplicates, candidates.looks)
@@ -109,29 +118,30 @@ class _Pass:
 
     def starved(self) -> tuple[str, ...]:
         """Groups below their minimum for which another candidate might be accepted still."""
-        least = min(self._costs, default=np.inf)
-        if not self._fits(least):
+        if not self._fits(self._cheapest):
             return ()
-        return tuple(group for group in self.missing() if self._full(group, least) is None)
+        return tuple(group for group in self.missing() if self._full(group, self._cheapest) is None)
 
-    def run(self, *, only_missing: bool) -> list[_Queue]:
-        """Accepts in turn until no component has anything to offer; how far each was looked at."""
-        queues = [_Queue(rows, self._candidates.costs) for rows in self._of_component]
+    def run(self, *, only_missing: bool) -> set[int]:
+        """Accepts in turn until no component has anything to offer.
+
+        Returns:
+            Components at their end at a turn that one more candidate of theirs would have changed.
+        """
+        queues = [
+            _Queue(rows[self._is_free[rows]], self._candidates.costs, self._cheapest)
+            for rows in self._of_component
+        ]
+        dry: set[int] = set()
         while True:
             heads = {c: row for c, q in enumerate(queues) if (row := self._head(q, only_missing)) is not None}
-            if not heads:
-                return queues
-            self._accept(self._whose_turn(heads), heads, only_missing)
-
-    def dry(self, queues: list[_Queue]) -> Iterator[int]:
-        """Components at their end while the budget, all that is left or their share, would buy more."""
-        due = self._rules.budget / sum(component.share for component in self._rules.components)
-        for index, queue in enumerate(queues):
-            least = queue.least[0] if queue.rows else min(self._costs, default=np.inf)
-            share = self._rules.components[index].share * due
-            is_short = self._spent_by[index] + least <= share * (1.0 + ROUNDING)
-            if queue.place == len(queue.rows) and (is_short or self._fits(least)):
-                yield index
+            costs = {c: self._costs[row] for c, row in heads.items()}
+            turn = self._whose_turn(costs)
+            more = {c: q.cheapest for c, q in enumerate(queues) if q.is_at_end and self._fits(q.cheapest)}
+            dry.update(self._missed_turns(costs, more))
+            if turn is None:
+                return dry
+            self._accept(turn, heads[turn], only_missing)
 
     def near_misses(self, most: int) -> Iterator[Rejection]:
         """The best placed of the images no component got, each once."""
@@ -175,21 +185,31 @@ class _Pass:
         return None
 
     def _is_open(self, row: int) -> bool:
-        return not (self._image[row] in self._taken_images or row in self._rejected or row in self._barred)
+        return not (self._image[row] in self._taken_images or row in self._rejected)
 
-    def _whose_turn(self, heads: dict[int, int]) -> int:
-        """The component, of those with something to offer, that the next image is due to.
+    def _whose_turn(self, costs: dict[int, float]) -> int | None:
+        """The component, of those with something to offer at these costs, that the next image is due to.
 
         Time is what a component was given over its share. Now is the mean over components, so at least one is
-        not ahead of it.
+        not ahead of it. Ties go to the first.
         """
-        shares = {c: self._rules.components[c].share for c in heads}
-        now = sum(self._spent_by[c] for c in heads) / sum(shares.values())
-        started = [c for c in heads if self._spent_by[c] / shares[c] <= now * (1.0 + ROUNDING)]
-        return min(started, key=lambda c: (self._spent_by[c] + self._costs[heads[c]]) / shares[c])
+        if not costs:
+            return None
+        shares = {c: self._rules.components[c].share for c in sorted(costs)}
+        now = sum(self._spent_by[c] for c in shares) / sum(shares.values())
+        started = [c for c in shares if self._spent_by[c] / shares[c] <= now * (1.0 + ROUNDING)]
+        return min(started, key=lambda c: (self._spent_by[c] + costs[c]) / shares[c])
 
-    def _accept(self, component: int, heads: dict[int, int], only_missing: bool) -> None:
-        row, part = heads[component], self._rules.components[component]
+    def _missed_turns(self, costs: dict[int, float], more: dict[int, float]) -> Iterator[int]:
+        """Components that would change whose turn it is if they offered more too, one of them or all."""
+        turn = self._whose_turn(costs)
+        for offer in (*({c: cost} for c, cost in more.items()), more):
+            due = self._whose_turn({**costs, **offer})
+            if due != turn:
+                yield from (c for c in offer if c == due or due not in offer)
+
+    def _accept(self, component: int, row: int, only_missing: bool) -> None:
+        part = self._rules.components[component]
         group, cost = self._groups[row], self._costs[row]
         reason = self._place_text(row)
         if len(self._rules.components) > 1:

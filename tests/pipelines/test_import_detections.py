@@ -22,6 +22,7 @@ from pipelines.ingest import ingest
 from pipelines.labels import import_labels
 from pipelines.run import Run
 from pipelines.tables import TableStore
+from schemas.tables import MODELS
 from tests.small_lake import rows
 from udfs.detection_rows import detection_id
 
@@ -160,3 +161,16 @@ def test_tables_of_detections_are_imported_too(run: Run, tmp_path: Path) -> None
     both = replace(delta, detections_uri=f"{third.store.root}/detections")
     with pytest.raises(QuarryError, match="is there 2 times.*several models"):
         import_detections(run, both)
+
+
+def test_detection_ids_that_repeat_from_image_to_image_are_refused(run: Run, tmp_path: Path) -> None:
+    at = {"x1": 1.0, "y1": 1.0, "x2": 5.0, "y2": 5.0}
+    box = {"detection_id": "0", "label_name": "car", "score": 0.9, **at}
+    table = pa.table(
+        {"image_id": ["a", "b"], "width": [9, 9], "height": [9, 9], "detections": [[box], [box]]}
+    )
+    pq.write_table(table, tmp_path / "ids.parquet")
+    own_ids = replace(request(tmp_path, []), detections_uri=str(tmp_path / "ids.parquet"), images_uri=None)
+    with pytest.raises(QuarryError, match="2 detections have the detection_id '0'; ids must be unique"):
+        import_detections(run, own_ids)
+    assert not run.store.exists(MODELS)

@@ -230,6 +230,8 @@ def test_extras_fill_the_minimum_of_their_group_and_nothing_else() -> None:
         ([25, 20], 1.0, 50, (0, 1)),
         ([60, 60], 1.0, 50, ()),
         ([0, 60], 1.0, 50, (0,)),
+        ([10, 22, 60], 1.0, 60, (0, 1)),  # more than its share, less than its part of what another left
+        ([10, 25, 60], 1.0, 60, (0,)),
     ],
 )
 def test_a_component_is_dry_that_would_have_got_more(
@@ -240,6 +242,13 @@ def test_a_component_is_dry_that_would_have_got_more(
     candidates = replace(candidates, costs=np.full(len(component), costs))
     parts = tuple(Component(name=f"c{i}", share=0.5, ranked_by="q") for i in range(len(n_of_part)))
     assert selection(candidates, SelectionRules(budget=budget, components=parts)).dry_components == dry
+
+
+def test_near_misses_that_are_told_make_no_component_dry() -> None:
+    barred = np.array([None, "blocked"], object)
+    candidates = _candidates(list("ab"), [0, 0], costs=[3, 1], barred=barred)
+    found = selection(candidates, SelectionRules(budget=5, components=(HARDEST,)), near_misses=1)
+    assert (found.rows.tolist(), found.dry_components) == ([0], ())
 
 
 def test_a_dear_image_and_a_minimum_make_no_component_dry() -> None:
@@ -289,6 +298,30 @@ def test_equals_looking_at_everything_anew(seed: int, n: int) -> None:
     assert len(set(image_ids[missed])) == len(missed)
     place = [int((candidates.component[:row] == candidates.component[row]).sum()) for row in missed]
     assert place == sorted(place)
+
+
+@settings(derandomize=True, max_examples=400, deadline=None)
+@given(seed=SEEDS, n=st.integers(1, 80), most=st.integers(1, 12))
+def test_more_candidates_change_nothing_where_no_component_is_dry(seed: int, n: int, most: int) -> None:
+    rng = np.random.default_rng(seed)
+    limits = {"day": GroupQuota(max_share=0.25), "night": GroupQuota(max_count=4)}
+    rules = replace(_random_rules(rng), quotas=limits, other_quota=GroupQuota())
+    whole = _random_candidates(rng, n, len(rules.components))
+    whole = replace(whole, costs=np.ones(n), extra=None)
+    place = [int((whole.component[:row] == whole.component[row]).sum()) for row in range(n)]
+    first = np.flatnonzero(np.array(place) < most)
+    assert whole.groups is not None and whole.barred is not None
+    looks = {name: getattr(whole.looks, name)[first] for name in ("hashes", "has_hash", "features")}
+    few = _candidates(
+        whole.looks.image_ids[first].tolist(),
+        whole.component[first].tolist(),
+        groups=whole.groups[first],
+        barred=whole.barred[first],
+        **looks,
+    )
+    found = selection(few, rules)
+    if not found.dry_components:
+        assert first[found.rows].tolist() == selection(whole, rules).rows.tolist()
 
 
 @settings(derandomize=True, max_examples=100, deadline=None)
