@@ -242,7 +242,7 @@ REJECTS_SUITE = table_suite(
     Expectation(
         name="reasons_given",
         description="what was left out says why",
-        condition="reason <> ''",
+        condition="reason IS DISTINCT FROM ''",
     ),
 )
 

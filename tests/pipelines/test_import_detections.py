@@ -104,8 +104,9 @@ def test_coco_results_become_rows_and_a_repeat_changes_nothing(run: Run, tmp_pat
         ingested = [row for row in rows(run.store.root, "images") if row["path"] == "new/b.jpg"]
         assert [(row["image_id"], row["width"]) for row in ingested] == [("new/b.jpg", 64)]
         assert ingested[0]["mtime"] is not None
+    sized = [image | ({"width": 64, "height": 48} if image["id"] == 20 else {}) for image in IMAGES]
     (tmp_path / "labels.json").write_text(
-        json.dumps({"images": IMAGES, "annotations": [], "categories": CATEGORIES})
+        json.dumps({"images": sized, "annotations": [], "categories": CATEGORIES})
     )
     assert import_labels(run, str(tmp_path / "labels.json"), "coco", "eval", "c", None)["images"] == 3
 

@@ -138,7 +138,7 @@ def test_rows_that_go_missing_are_named(mine: Gate, capsys: pytest.CaptureFixtur
     acquired = _failing(judge(poorer, "acquire"))
     assert acquired.keys() <= {"ranks_contiguous", "within_budget", "picks_detected"}
     assert acquired["ranks_contiguous"].examples == (
-        "strategy=random, unit=image, first_rank=1, last_rank=10, n_ranks=9, spent=9.0, budget=9.0",
+        "strategy=random, unit=image, first_rank=1, last_rank=10, n_ranks=9, spent=9, budget=9.0",
     )
     assert [e.split(", ")[0] for e in acquired["within_budget"].examples] == [
         "strategy=hardest:pixel_adj_false"
