@@ -12,7 +12,7 @@ from conf.settings import Settings
 from jobs.command import Job
 from pipelines.catalog import Catalog
 from pipelines.run import Run
-from pipelines.sql import registered, tables_and_views
+from pipelines.sql import tables_and_views
 from pipelines.thrift_server import thrift_server
 
 LOOK_S = 10
@@ -34,7 +34,7 @@ def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
     if run.store.session.sql(f"SHOW TABLES IN {DATABASE}").first() is not None:
         raise QuarryError("this Spark session has tables of its own: start the server in its own process")
     catalog = tables_and_views(run, settings.score, settings.detector.pixel_scores, database=DATABASE)
-    tables = registered(catalog)
+    tables = catalog.register()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with thrift_server(run.store.session, args.host, args.port) as port:

@@ -79,8 +79,11 @@ def open_catalog(store: TableStore, views: Sequence[View], database: str) -> Cat
         database: Made when absent. Several roots may be open in one application, each in its own.
 
     Raises:
-        QuarryError: The application's catalog outlives it (Hive, Glue): names of ours do not belong there.
+        QuarryError: No table is there; or the application's catalog outlives it (Hive, Glue), and names of
+            ours do not belong there.
     """
+    if not any(store.exists(table) for table in TABLES):
+        raise QuarryError(f"no tables under {store.root}: run `quarry run_cycle` or `quarry ingest` first")
     kind = store.session.conf.get(CATALOG_KIND)
     if kind != "in-memory":
         raise QuarryError(

@@ -35,23 +35,12 @@ def tables_and_views(
         scoring: Its queries and baselines are columns of `hardness_wide`.
         pixel_scores: So are these.
         database: Database of the session's catalog that takes the names.
+
+    Raises:
+        QuarryError: There are no tables.
     """
     named = views((*scoring.queries, *scoring.baselines, *pixel_scores))
     return open_catalog(run.store, named, database)
-
-
-def registered(catalog: Catalog) -> list[str]:
-    """The tables under the root that were written, all readable by name now, and the views.
-
-    Raises:
-        QuarryError: There are none.
-    """
-    tables = catalog.register()
-    if not tables:
-        raise QuarryError(
-            f"no tables under {catalog.store.root}: run `quarry run_cycle` or `quarry ingest` first"
-        )
-    return tables
 
 
 def sql_session(
@@ -70,7 +59,7 @@ def sql_session(
     root = absolute(run.store.session, run.store.root)
     # Several roots may be open in one notebook.
     database = f"quarry_{hashlib.sha256(root.encode()).hexdigest()[:12]}"
-    tables = registered(tables_and_views(run, scoring, pixel_scores, database=database))
+    tables = tables_and_views(run, scoring, pixel_scores, database=database).register()
     session = read_only_session(run.store.session)
     session.sql(f"USE {database}")
     return session, tables

@@ -134,8 +134,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def prompt(session: SparkSession, root: Path) -> tuple[SparkSession, list[str]]:
     """What `quarry sql` asks."""
-    settings = load_settings("demo", [f"score.define={json.dumps({})}"])
-    return sql_session(Run(store=TableStore(session, str(root))), settings.score)
+    return sql_session(Run(store=TableStore(session, str(root))), load_settings("demo").score)
 
 
 def files(root: Path) -> dict[str, int]:
@@ -158,7 +157,7 @@ def test_the_page_s_questions_have_their_answers(prompt: tuple[SparkSession, lis
 def test_the_page_lists_all_views(prompt: tuple[SparkSession, list[str]]) -> None:
     session, tables = prompt
     views = {row.viewName for row in session.sql("SHOW VIEWS").collect()}
-    empty = {"quarantine", "near_misses", "cycles", "metrics"}
+    empty = {"quarantine", "near_misses", "cycles", "metrics", "quality", "label_imports", "label_rejects"}
     assert views - set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)) == empty
     assert not empty & set(tables) and {row.tableName for row in session.sql("SHOW TABLES").collect()} == {
         *views,
@@ -209,8 +208,7 @@ def test_nothing_can_be_changed(
 
 
 def test_a_query_s_name_stays_data(session: SparkSession, root: Path) -> None:
-    settings = load_settings("demo", [f"score.queries={json.dumps(['total_fn'])}"])
-    scoring = settings.score.model_copy(update={"queries": ("total_fn", ODD_QUERY)})
+    scoring = load_settings("demo").score.model_copy(update={"queries": ("total_fn", ODD_QUERY)})
     found, _ = sql_session(Run(store=TableStore(session, str(root))), scoring)
     row = found.sql("SELECT * FROM hardness_wide WHERE image_id = 'h1' AND model_id = 'm2'").first()
     assert row is not None and (row["total_fn"], row[ODD_QUERY]) == (2.5, 6.0)
@@ -261,6 +259,7 @@ def test_input_that_is_no_statement(root: Path, session: SparkSession, tmp_path:
     assert_refused(here([*sql, "SELECT 1", "--file", "x.sql"]), "give one of them")
     assert_refused(here([*sql, "--file", str(tmp_path / "none.sql")]), "none.sql")
     assert_refused(here(["sql", "--root", str(tmp_path / "empty"), "SELECT 1"]), "no tables")
+    assert not (tmp_path / "empty").exists()
 
 
 def test_the_prompt_goes_on_after_an_error(

@@ -21,7 +21,16 @@ from pipelines.labeling_tasks import labeling_tasks
 from pipelines.models import model_named
 from pipelines.run import Run
 from pipelines.tables import TableStore, in_schema
-from schemas.tables import ACQUISITION, DETECTIONS, GROUND_TRUTH, HARDNESS, IMAGES, MANIFESTS, MODELS
+from schemas.tables import (
+    ACQUISITION,
+    DETECTIONS,
+    GROUND_TRUTH,
+    HARDNESS,
+    IMAGES,
+    MANIFESTS,
+    MODELS,
+    TRUTH_BOX_DDL,
+)
 from tests.small_lake import rows
 
 BUDGET = 8
@@ -193,10 +202,10 @@ def test_a_partly_labeled_image_keeps_its_other_boxes_as_noisy(
         (whole, [], True),
     ]
     frame = run.store.session.createDataFrame(
-        [(image, boxes, complete, "train", "c", None) for image, boxes, complete in labels],
-        run.store.session.createDataFrame([], GROUND_TRUTH.ddl()).schema,
+        labels, f"image_id STRING, boxes ARRAY<{TRUTH_BOX_DDL}>, complete BOOLEAN"
     )
-    run.store.merge(GROUND_TRUTH, frame.withColumn("ts", F.current_timestamp()))
+    constants = {"split": F.lit("train"), "cycle_id": F.lit("c"), "ts": F.current_timestamp()}
+    run.store.merge(GROUND_TRUTH, in_schema(frame.withColumns(constants), GROUND_TRUTH))
     request.addfinalizer(lambda: run.store.delete(GROUND_TRUTH, frame.select("image_id")))
     status = {b.detection_id: (b.image_id, b.status) for b in box_dataset(run, model, 0.3).collect()}
     assert status[first.detection_id][1] == "labeled" and status[second.detection_id][1] == "background"
