@@ -7,8 +7,10 @@ import json
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
+from deltalake import DeltaTable
 from pycocotools.coco import COCO
 
 from conf.errors import QuarryError
@@ -85,9 +87,16 @@ def test_hardness_has_a_row_per_image_and_name(finished: tuple[Run, Settings]) -
         assert by_name[baseline, "baseline"] == detected
 
 
+def written_rows(root: str) -> dict[str, list[dict[str, Any]]]:
+    """All rows of every table that a job has written; a table comes with its first rows."""
+    written = [table.name for table in TABLES if DeltaTable.is_deltatable(f"{root}/{table.name}")]
+    return {name: rows(root, name, volatile=True) for name in written}
+
+
 def test_running_everything_again_changes_no_row(finished: tuple[Run, Settings]) -> None:
     run, settings = finished
-    before = {table.name: rows(run.store.root, table.name, volatile=True) for table in TABLES}
+    before = written_rows(run.store.root)
+    assert {"manifests", "quality", "label_imports"} < before.keys()
     again = Run(store=run.store)
     model = model_named(again, None)
     assert ingest(again, settings.lake)["new_or_changed"] == 0
@@ -97,7 +106,7 @@ def test_running_everything_again_changes_no_row(finished: tuple[Run, Settings])
         with contextlib.suppress(StillOut):
             stage.work(again, CYCLE, settings)
     run_cycle(again, CYCLE, settings)
-    assert {table.name: rows(run.store.root, table.name, volatile=True) for table in TABLES} == before
+    assert written_rows(run.store.root) == before
 
 
 def test_a_stopped_cycle_goes_on_after_its_last_stage(
