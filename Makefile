@@ -6,6 +6,8 @@ FOREIGN := .venv-foreign
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 MANIFESTS := build/foreign-manifests
+# Test processes side by side, each with a Spark session of up to 3 GB.
+TEST_PROCESSES ?= 2
 
 .PHONY: demo test test-foreign check setup java clean
 
@@ -13,7 +15,7 @@ demo: setup
 	@$(BIN)/quarry run_cycle --config demo --sample-lake build/demo/lake
 
 test: check
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 	@$(MAKE) --no-print-directory test-foreign
 
 # Our manifests, read by parsers that are not ours, in an environment without our packages.

@@ -41,6 +41,7 @@ setup(
         "dev": [
             "deltalake>=1.6,<2",
             "duckdb>=1.4,<3",
+            "filelock>=3.12,<5",
             "hypothesis>=6.100,<7",
             "impyla>=0.24,<1",
             "import-linter>=2.5,<3",
@@ -51,6 +52,7 @@ setup(
             "pandas-stubs",
             "pytest>=8.4,<10",
             "pytest-timeout>=2.4,<3",
+            "pytest-xdist>=3.6,<4",
             "ruff>=0.14,<1",
             "scikit-learn>=1.6,<2",
             "scipy-stubs",

@@ -86,6 +86,18 @@ def test_labels_of_another_lake_are_refused(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "tables" / "ground_truth").exists()
 
 
+def test_empty_images_count_beside_rejected_boxes(run: Run, tmp_path: Path) -> None:
+    document = coco(["a/x.jpg", "b/x.jpg"], [(0, [0, 0, -4, 5])])
+    (tmp_path / "labels.json").write_text(json.dumps(document))
+    counts = import_labels(run, str(tmp_path / "labels.json"), "coco", "train", "c1", None)
+    assert counts == {"images": 2, "boxes": 0, "not_in_lake": 0, "rejected": 1}
+    assert sorted(row["complete"] for row in rows(run.store.root, "ground_truth")) == [False, True]
+    document = coco(["a/x.jpg"], [(0, [0, 0, -4, 5])])
+    (tmp_path / "labels.json").write_text(json.dumps(document))
+    with pytest.raises(QuarryError, match="all 1 items were rejected"):
+        import_labels(run, str(tmp_path / "labels.json"), "coco", "train", "c2", None)
+
+
 def test_files_that_share_an_image_are_put_together(run: Run, tmp_path: Path) -> None:
     (tmp_path / "labels").mkdir()
     for name, boxes in (
