@@ -81,7 +81,7 @@ def import_labels(
     truth = judged.where("boxes IS NOT NULL").transform(_truth_rows, run, split, cycle_id, import_id)
     truth = truth.persist(StorageLevel.DISK_ONLY)
     counts = _counts(run, truth, rejects)
-    _require_usable(labels_uri, counts, parsed, truth, rejects)
+    _require_usable(labels_uri, counts, parsed, rejects)
     _write(run, truth, import_id)
     if counts["rejected"] or counts["not_in_lake"]:
         items = rejects.withColumns({"import_id": F.lit(import_id), "ts": utc_timestamp(run.started_s)})
@@ -182,10 +182,7 @@ def _counts(run: Run, truth: DataFrame, rejects: DataFrame) -> dict[str, int]:
     return {**found.asDict(), **left_out.asDict()}
 
 
-def _require_usable(
-    labels_uri: str, counts: dict[str, int], parsed: DataFrame, truth: DataFrame, rejects: DataFrame
-) -> None:
-    """An image that was looked at and found empty says something; one that lost all its boxes does not."""
+def _require_usable(labels_uri: str, counts: dict[str, int], parsed: DataFrame, rejects: DataFrame) -> None:
     if counts["images"] == 0 and counts["rejected"] == 0:
         example = parsed.where("file_name IS NOT NULL").select("file_name").first()
         raise QuarryError(
@@ -193,7 +190,11 @@ def _require_usable(
             "lake's root or image ids, got for example "
             f"{example.file_name if example else 'no image at all'!r}"
         )
-    if counts["rejected"] and truth.where("complete OR size(boxes) > 0").isEmpty():
+    if counts["boxes"] or not counts["rejected"]:
+        return
+    # An image that was looked at and found empty says something; one that lost all its boxes does not.
+    lost = rejects.where("item_kind = 'annotation'").select("file_name").distinct().count()
+    if counts["images"] <= lost:
         example = rejects.where("reason NOT LIKE 'no image of the lake %'").select("reason").first()
         assert example is not None
         raise QuarryError(
