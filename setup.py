@@ -7,7 +7,7 @@ setup(
     version="0.1.0",
     description=__doc__,
     python_requires=">=3.10",
-    packages=["conf", "schemas", "detectors", "udfs", "udfs.formats", "pipelines", "jobs"],
+    packages=["conf", "schemas", "detectors", "udfs", "udfs.formats", "udfs.street", "pipelines", "jobs"],
     package_data={
         "conf": ["*.yaml", "label_maps/*.yaml", "queries/*.yaml", "strategies/*.yaml"],
         "detectors": ["weights/*"],

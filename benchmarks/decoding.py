@@ -32,9 +32,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.machine import surroundings
 from tests.udfs.mutated_images import mutated_images
 from udfs.image_files import decode_rgb
-from udfs.street_scene import sequence_frames
-from udfs.street_scene_layout import drive_plan
-from udfs.street_world import StreetSettings
+from udfs.street.layout import drive_plan
+from udfs.street.scene import sequence_frames
+from udfs.street.world import StreetSettings
 
 Pixels = NDArray[np.uint8]
 Decoder = Callable[[bytes], Pixels]

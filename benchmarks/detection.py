@@ -35,7 +35,7 @@ from conf.settings import DetectorSettings
 from detectors.architectures import build_model
 from detectors.checkpoint import Checkpoint, save_checkpoint
 from udfs.sample_lake import write_drive
-from udfs.street_world import StreetSettings
+from udfs.street.world import StreetSettings
 
 SEED = 2026
 COCO_CLASSES = 90

@@ -13,7 +13,7 @@ from pipelines.run import Run
 from udfs.image_files import filesystem_and_path
 from udfs.published_file import published
 from udfs.sample_lake import WRITTEN_FILES, write_drives
-from udfs.street_world import StreetSettings, n_drives
+from udfs.street.world import StreetSettings, n_drives
 
 
 def make_sample_lake(run: Run, lake_uri: str, settings: SampleLakeSettings) -> dict[str, int]:

@@ -18,9 +18,9 @@ import pyarrow.fs as pafs
 from PIL import Image
 
 from conf.errors import QuarryError
-from udfs.street_scene import StreetFrame, sequence_frames
-from udfs.street_scene_layout import drive_plan
-from udfs.street_world import (
+from udfs.street.layout import drive_plan
+from udfs.street.scene import StreetFrame, sequence_frames
+from udfs.street.world import (
     CLASS_NAMES,
     IMAGE_SIZE_HW,
     Damage,

@@ -16,9 +16,9 @@ from pycocotools.coco import COCO
 
 from conf.errors import QuarryError
 from udfs.sample_lake import FRAME_NAME, WRITTEN_FILES, frame_bytes, write_drives
-from udfs.street_scene import sequence_frames
-from udfs.street_scene_layout import drive_plan
-from udfs.street_world import StreetSettings, frame_damage, frame_is_rotated
+from udfs.street.layout import drive_plan
+from udfs.street.scene import sequence_frames
+from udfs.street.world import StreetSettings, frame_damage, frame_is_rotated
 
 SEED = 3
 SETTINGS = StreetSettings(n_images=21, frames_per_sequence=4, damaged_share=0.2, rotated_share=0.2)

@@ -10,11 +10,11 @@ import pytest
 from numpy.typing import NDArray
 
 from conf.errors import QuarryError
-from udfs.street_scene import StreetFrame, sequence_frames
-from udfs.street_scene_backdrop import paint_backdrop, sequence_palette
-from udfs.street_scene_canvas import NEAR_M, Canvas, signed_area
-from udfs.street_scene_layout import drive_plan
-from udfs.street_world import (
+from udfs.street.backdrop import paint_backdrop, sequence_palette
+from udfs.street.canvas import NEAR_M, Canvas, signed_area
+from udfs.street.layout import drive_plan
+from udfs.street.scene import StreetFrame, sequence_frames
+from udfs.street.world import (
     CLASS_NAMES,
     IMAGE_SIZE_HW,
     Actor,

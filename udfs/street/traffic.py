@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from udfs.street_scene_colors import (
+from udfs.street.colors import (
     CLOTHES,
     CONTAINERS,
     HAIRS,
@@ -18,7 +18,7 @@ from udfs.street_scene_colors import (
     VESTS,
     random_color,
 )
-from udfs.street_world import Actor, Conditions, Dataset, Road
+from udfs.street.world import Actor, Conditions, Dataset, Road
 
 PEDESTRIANS = ((0, 2), (3, 7), (9, 17), (22, 40))
 CYCLISTS = ((0, 2), (1, 3), (2, 5), (4, 9))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from udfs.street_scene_canvas import Canvas, Point3, scaled
-from udfs.street_world import Actor, Rgb
+from udfs.street.canvas import Canvas, Point3, scaled
+from udfs.street.world import Actor, Rgb
 
 Place = Callable[[float, float, float], Point3]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from udfs.street_scene_canvas import Canvas, Point3, mixed, scaled
-from udfs.street_world import Actor, Rgb
+from udfs.street.canvas import Canvas, Point3, mixed, scaled
+from udfs.street.world import Actor, Rgb
 
 LIT: tuple[Rgb, ...] = ((255, 214, 130), (255, 190, 96), (244, 232, 196), (186, 208, 236))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from udfs.street_world import Rgb
+from udfs.street.world import Rgb
 
 PAINTS: tuple[Rgb, ...] = (
     (196, 52, 48), (42, 96, 168), (232, 232, 228), (52, 56, 64), (150, 156, 164), (38, 116, 92),

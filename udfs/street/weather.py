@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from udfs.street_scene_canvas import Canvas
-from udfs.street_world import IMAGE_SIZE_HW, SequencePlan
+from udfs.street.canvas import Canvas
+from udfs.street.world import IMAGE_SIZE_HW, SequencePlan
 
 HEIGHT, WIDTH = IMAGE_SIZE_HW
 

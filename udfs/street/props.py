@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from udfs.street_scene_canvas import OCCLUDER, Canvas, Point, mixed, scaled
-from udfs.street_scene_figures import Stance, draw_bicycle, draw_cyclist, draw_pedestrian, ground_shadow
-from udfs.street_scene_vehicles import draw_box, draw_car
-from udfs.street_world import Actor, Rgb
+from udfs.street.canvas import OCCLUDER, Canvas, Point, mixed, scaled
+from udfs.street.figures import Stance, draw_bicycle, draw_cyclist, draw_pedestrian, ground_shadow
+from udfs.street.vehicles import draw_box, draw_car
+from udfs.street.world import Actor, Rgb
 
 Painter = Callable[[Canvas, Actor, float, float, float, Rgb], None]
 RED: Rgb = (204, 34, 40)

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
 from conf.errors import QuarryError
-from udfs.street_scene_backdrop import draw_road, paint_backdrop, sequence_palette
-from udfs.street_scene_buildings import draw_building
-from udfs.street_scene_canvas import OCCLUDER, SCALE, Canvas, scaled
-from udfs.street_scene_props import PAINTERS
-from udfs.street_scene_weather import add_glow, add_optics, add_wet_road, light_map
-from udfs.street_world import IMAGE_SIZE_HW, Actor, SequencePlan, StreetSettings
+from udfs.street.backdrop import draw_road, paint_backdrop, sequence_palette
+from udfs.street.buildings import draw_building
+from udfs.street.canvas import OCCLUDER, SCALE, Canvas, scaled
+from udfs.street.props import PAINTERS
+from udfs.street.weather import add_glow, add_optics, add_wet_road, light_map
+from udfs.street.world import IMAGE_SIZE_HW, Actor, SequencePlan, StreetSettings
 
 FAR_M = 120.0
 MIN_WIDTH_PX = 4.0

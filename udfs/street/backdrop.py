@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from udfs.street_scene_canvas import SCALE, Canvas, mixed, scaled
-from udfs.street_world import IMAGE_SIZE_HW, Rgb, SequencePlan
+from udfs.street.canvas import SCALE, Canvas, mixed, scaled
+from udfs.street.world import IMAGE_SIZE_HW, Rgb, SequencePlan
 
 
 @dataclass(frozen=True)

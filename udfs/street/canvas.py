@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from udfs.street_world import IMAGE_SIZE_HW, Camera, Rgb
+from udfs.street.world import IMAGE_SIZE_HW, Camera, Rgb
 
 SCALE = 2
 NEAR_M = 0.45

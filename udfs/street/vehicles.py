@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from udfs.street_scene_canvas import Canvas, Point, Point3, mixed, scaled, signed_area
-from udfs.street_scene_figures import Stance
-from udfs.street_world import Actor, Rgb
+from udfs.street.canvas import Canvas, Point, Point3, mixed, scaled, signed_area
+from udfs.street.figures import Stance
+from udfs.street.world import Actor, Rgb
 
 GLASS: Rgb = (58, 74, 92)
 RUBBER: Rgb = (30, 30, 34)

@@ -7,9 +7,9 @@ from datetime import timedelta
 import numpy as np
 
 from conf.errors import QuarryError
-from udfs.street_scene_colors import CLOTHES, CONTAINERS, FACADES, LEAVES, PAINTS, random_color
-from udfs.street_scene_traffic import cars_along, cyclists_along, pedestrians_along, signs_along
-from udfs.street_world import (
+from udfs.street.colors import CLOTHES, CONTAINERS, FACADES, LEAVES, PAINTS, random_color
+from udfs.street.traffic import cars_along, cyclists_along, pedestrians_along, signs_along
+from udfs.street.world import (
     FIRST_DATE,
     IMAGE_SIZE_HW,
     VEHICLES,
