@@ -108,7 +108,10 @@ def _fault(details: ErrorDetails) -> str:
     if details["type"] == "extra_forbidden":
         known = _fields_at(location[:-1])
         return f"{key}: unknown setting; {nearest(location[-1], known)}"
-    reason = details["msg"].removeprefix("Value error, ")
+    if details["type"] == "tuple_type":
+        reason = "expected a list, as in [a, b]"
+    else:
+        reason = details["msg"].removeprefix("Value error, ")
     got = "" if isinstance(details["input"], dict) else f", got {details['input']!r}"
     return f"{key}: {reason}{got}"
 

@@ -24,6 +24,7 @@ from pipelines.budget import (
 from pipelines.candidate_search import picks_and_near_misses
 from pipelines.candidates import Ranking
 from pipelines.models import Model
+from pipelines.place_check import require_places
 from pipelines.pool import box_pool, image_pool
 from pipelines.run import Run
 from pipelines.tables import sql_literal
@@ -57,9 +58,9 @@ def acquire(
         Rows per strategy.
 
     Raises:
-        QuarryError: An unknown strategy or score, a score or feature that no job computed yet (the message
-            names the job), nothing left to label, a budget above the pool, or other picks than those that
-            went into manifests. Nothing is written then.
+        QuarryError: An unknown strategy or score, a score, feature or sequence that no job found yet (the
+            message names the job), nothing left to label, a budget above the pool, or other picks than those
+            that went into manifests. Nothing is written then.
     """
     chosen = strategies(settings)
     ranking = Ranking(
@@ -70,6 +71,7 @@ def acquire(
         cycle_id=cycle_id,
         settings=settings,
     )
+    require_places(run, chosen)
     pools = _pools(chosen, scoring.eta, ranking)
     _require_scores(chosen, pools, ranking)
     priced_pools = [pools[_pool_key(strategy)] for strategy in chosen]

@@ -17,7 +17,7 @@ from pipelines.run import Run
 from pipelines.tables import utc_timestamp
 from schemas.tables import IMAGES
 from udfs.image_files import filesystem_and_path
-from udfs.ingest import HEADER_SCHEMA, header_batches
+from udfs.ingest import HEADER_SCHEMA, PLACE_SCHEMA, header_batches, place_batches
 from udfs.lake_listing import LISTING_SCHEMA, lake_folders, list_batches
 
 FOLDERS_PER_LISTING = 64
@@ -25,6 +25,7 @@ FILES_PER_TASK = 2_000
 CHANGED_FILE = " OR ".join(
     f"NOT (t.{name} <=> s.{name})" for name in ("uri", "size_bytes", "mtime", "width", "height")
 )
+PLACES = ("sequence_id", "frame_index")
 
 
 def ingest(run: Run, lake: LakeSettings) -> dict[str, int]:
@@ -64,6 +65,7 @@ def ingest(run: Run, lake: LakeSettings) -> dict[str, int]:
             IMAGES, headers.withColumn("ingest_ts", utc_timestamp(run.started_s)), changed=CHANGED_FILE
         )
         settle(run)
+    _move_frames(run, files, lake)
     for frame in (headers, files):
         frame.unpersist()
     return {"files": n_files, "new_or_changed": counts.n, "unreadable": counts.bad}
@@ -149,6 +151,25 @@ def read_headers(files: DataFrame, lake: LakeSettings, n_files: int) -> DataFram
     tasks = max(2, n_files // FILES_PER_TASK)
     columns = ("image_id", "uri", "path", "size_bytes", "mtime")
     return files.select(*columns).repartition(tasks).mapInArrow(reader, from_arrow_schema(HEADER_SCHEMA))
+
+
+def _move_frames(run: Run, files: DataFrame, lake: LakeSettings) -> None:
+    """Known images get their place in a video when `lake.sequence_pattern` came or changed after them."""
+    if lake.sequence_pattern is None:
+        return
+    reader = partial(place_batches, sequence_pattern=lake.sequence_pattern)
+    found = files.select("image_id", "path").mapInArrow(reader, from_arrow_schema(PLACE_SCHEMA))
+    new = {name: f"new_{name}" for name in PLACES}
+    stored = run.store.read(IMAGES).join(found.withColumnsRenamed(new), "image_id")
+    differs = " OR ".join(f"NOT ({name} <=> {new[name]})" for name in PLACES)
+    moved = stored.where(differs).withColumns({name: F.col(new[name]) for name in PLACES})
+    moved = moved.persist(StorageLevel.DISK_ONLY)
+    n_moved = moved.count()
+    if n_moved:
+        # The pictures are the same: ingest_ts stays, and so do their detections.
+        run.store.merge(IMAGES, moved, update={name: f"s.{name}" for name in PLACES})
+        run.tell(f"{n_moved:,} known images have another place in a video now (lake.sequence_pattern)")
+    moved.unpersist()
 
 
 def _require_unique_ids(files: DataFrame) -> None:

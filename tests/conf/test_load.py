@@ -101,7 +101,7 @@ def test_all_faults_are_told_at_once_with_file_key_and_what_is_allowed(tmp_path:
         ("detect.batch_size=0", "greater than or equal to 1"),
         ("detect.batch_size=1.5", "integer"),
         ("acquire.budget_in=hours", "images"),
-        ("score.queries=total_fp", "tuple"),
+        ("score.queries=total_fp", "expected a list, as in [a, b], got 'total_fp'"),
         ("lake=", "lake"),
         ("lake.sequence_pattern='('", "not a regular expression"),
         ("detector.eta0=0.9", "score.eta"),

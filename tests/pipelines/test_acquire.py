@@ -314,6 +314,14 @@ def truth(box: Any, status: str) -> tuple[Any, ...]:
         ({"strategies": ("hardest:entropi",)}, "did you mean 'entropy'"),
         ({"strategies": ("pixel_divergence",)}, "detector.pixel_scores"),
         ({"budget": 10, "budget_in": "seconds"}, "buys 0 image"),
+        (
+            {
+                "strategies": ("q",),
+                "define": {"q": {"quotas": {"by": "partition:dates", "at_most": 0.5}}},
+                "budget": 3,
+            },
+            "no image has the partition 'dates'; did you mean 'date'",
+        ),
     ],
 )
 def test_what_cannot_be_picked_is_told_and_nothing_is_written(
@@ -334,3 +342,26 @@ def test_missing_features_name_the_job_that_makes_them(
     with pytest.raises(QuarryError, match="keep_image_feature"):
         picked((mine, settings), "c", strategies=("k_center_images",), budget=3)
     assert not mine.store.exists(ACQUISITION)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "named"),
+    [
+        ("guided_random", "strategy guided_random: temporal rules"),
+        ("mixed", "strategy hardest_of_sequences:pixel_adj_false: temporal rules"),
+        ("q", "strategy q: quotas.by sequence"),
+    ],
+)
+def test_rules_over_videos_need_videos_and_name_the_setting_that_finds_them(
+    lake: tuple[Run, Settings], tmp_path: Path, strategy: str, named: str
+) -> None:
+    run, settings = lake
+    stills = Run(store=TableStore(run.store.session, str(tmp_path)))
+    for table in (DETECTIONS, HARDNESS, MODELS):
+        shutil.copytree(run.store.path(table), stills.store.path(table))
+    nothing = {"sequence_id": F.lit(None), "frame_index": F.lit(None)}
+    stills.store.merge(IMAGES, run.store.read(IMAGES).withColumns(nothing))
+    define = {"q": {"score": "random", "quotas": {"by": "sequence", "at_most": 0.5}}}
+    with pytest.raises(QuarryError, match=rf"^{named}.*`quarry ingest`.*lake\.sequence_pattern"):
+        picked((stills, settings), "c", strategies=(strategy,), define=define, budget=3)
+    assert not stills.store.exists(ACQUISITION)

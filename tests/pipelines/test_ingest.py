@@ -77,6 +77,31 @@ def test_only_new_and_changed_files_are_opened(session: SparkSession, lake: Path
     assert {path: after[path] for path in unchanged} == unchanged
 
 
+def test_a_sequence_pattern_that_comes_later_places_known_frames_and_opens_none(
+    session: SparkSession, tmp_path: Path
+) -> None:
+    root = tmp_path / "lake"
+    root.mkdir()
+    for name in ("a-1.jpg", "a-02.jpg", "still.jpg"):
+        Image.new("RGB", (40, 30)).save(root / name)
+    plain = LakeSettings(uri=str(root))
+    ingest(run_at(session, tmp_path), plain)
+    before = {row["path"]: row for row in rows(str(tmp_path / "tables"), "images", volatile=True)}
+    told: list[str] = []
+    mine = Run(store=TableStore(session, str(tmp_path / "tables")), tell=told.append)
+    pattern = {"sequence_pattern": r"(?P<sequence>\w+)-(?P<frame>\d+)"}
+    counts = ingest(mine, plain.model_copy(update=pattern))
+    assert counts["new_or_changed"] == 0
+    assert told[-1].startswith("2 known images have another place in a video")
+    after = {row["path"]: row for row in rows(str(tmp_path / "tables"), "images", volatile=True)}
+    places = {"a-1.jpg": ("a", 1), "a-02.jpg": ("a", 2), "still.jpg": (None, None)}
+    assert {p: (row["sequence_id"], row["frame_index"]) for p, row in after.items()} == places
+    moved = {"sequence_id": None, "frame_index": None}
+    assert {path: row | moved for path, row in after.items()} == before, "no other column changes"
+    ingest(mine, plain)
+    assert {r["path"]: r for r in rows(str(tmp_path / "tables"), "images", volatile=True)} == after
+
+
 def test_a_repaired_file_leaves_quarantine(session: SparkSession, lake: Path, tmp_path: Path) -> None:
     settings = LakeSettings(uri=str(lake))
     ingest(run_at(session, tmp_path), settings)
