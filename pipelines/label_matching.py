@@ -54,6 +54,7 @@ def rejected_items(judged: DataFrame) -> DataFrame:
     whole = judged.where("reason IS NOT NULL").select(*names)
     boxes = judged.where("reason IS NULL").withColumn("reason", F.explode("outside"))
     boxes = boxes.withColumn("item_kind", F.lit("annotation"))
+    # Some tools number the boxes of each image from one.
     return whole.unionByName(boxes.select(*names)).dropDuplicates(
-        ["source", "item_kind", "item_id", "reason"]
+        ["source", "item_kind", "item_id", "file_name", "reason"]
     )

@@ -182,7 +182,7 @@ LABEL_REJECTS = Table(
         _required("reason", "STRING", "why it was left out"),
         _required("ts", "TIMESTAMP", "when first imported, UTC"),
     ),
-    key=("import_id", "source", "item_kind", "item_id", "reason"),
+    key=("import_id", "source", "item_kind", "item_id", "file_name", "reason"),
 )
 
 HARDNESS = Table(

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from conf.errors import QuarryError
 from conf.label_map import LabelMap
+from udfs.formats.json_values import shown
 from udfs.formats.registry import FORMATS
 from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedBox, ReturnedImage
 from udfs.image_files import filesystem_and_path
@@ -109,9 +110,12 @@ def _rows(
         yield _rejected(item, uri)
         return
     boxes: dict[ReturnedBox, dict[str, Any]] = {}
+    complete = item.complete
     for box in item.boxes:
         row = _box_row(box, form, label_ids, label_map)
         if isinstance(row, str):
+            # A COCO data set may have more classes than the model; a labeling tool was given the model's.
+            complete = complete and form == "coco"
             yield _rejected_box(item, box, uri, row)
         elif box in boxes:
             yield _rejected_box(item, box, uri, "the same box is there twice")
@@ -127,7 +131,7 @@ def _rows(
         "said_width": item.width,
         "said_height": item.height,
         "boxes": list(boxes.values()),
-        "complete": item.complete,
+        "complete": complete,
         "annotator": item.annotator,
         "annotated_ts": None if item.annotated_at is None else _utc(item.annotated_at),
     }
@@ -147,7 +151,7 @@ def _box_row(
         return {}
     if label_ids and name not in label_ids:
         known = ", ".join(label_ids)
-        return f"class {name!r} is unknown to the model; known: {known}; --label-map renames classes"
+        return f"class {shown(name)} is unknown to the model; known: {known}; --label-map renames classes"
     return {
         "label": label_ids.get(name),
         "label_name": name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -86,15 +87,35 @@ def test_labels_of_another_lake_are_refused(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "tables" / "ground_truth").exists()
 
 
-def test_empty_images_count_beside_rejected_boxes(run: Run, tmp_path: Path) -> None:
-    document = coco(["a/x.jpg", "b/x.jpg"], [(0, [0, 0, -4, 5])])
-    (tmp_path / "labels.json").write_text(json.dumps(document))
-    counts = import_labels(run, str(tmp_path / "labels.json"), "coco", "train", "c1", None)
-    assert counts == {"images": 2, "boxes": 0, "not_in_lake": 0, "rejected": 1}
-    document = coco(["a/x.jpg"], [(0, [0, 0, -4, 5])])
-    (tmp_path / "labels.json").write_text(json.dumps(document))
-    with pytest.raises(QuarryError, match="all 1 items were rejected"):
-        import_labels(run, str(tmp_path / "labels.json"), "coco", "train", "c2", None)
+def test_a_stray_box_keeps_no_empty_image_out(run: Run, tmp_path: Path) -> None:
+    """Nor are boxes that a tool numbers alike in every image one reject."""
+    shape = '<box label="cell" xtl="1" ytl="1" xbr="1" ybr="9"/>'
+    images = "".join(
+        f'<image id="{n}" name="{name}" width="100" height="80">{inside}</image>'
+        for n, (name, inside) in enumerate([("a/x.jpg", shape), ("b/x.jpg", shape), ("b/y z.jpg", "")])
+    )
+    (tmp_path / "labels.xml").write_text(f"<annotations><meta/>{images}</annotations>")
+    counts = import_labels(run, str(tmp_path / "labels.xml"), "cvat", "train", "c1", None)
+    assert counts == {"images": 3, "boxes": 0, "not_in_lake": 0, "rejected": 2}
+    complete = [row["complete"] for row in rows(run.store.root, "ground_truth")]
+    assert sorted(complete) == [False, False, True]
+    names = {row["file_name"] for row in rows(run.store.root, "label_rejects")}
+    assert names == {"a/x.jpg", "b/x.jpg"}
+
+
+def test_a_time_that_has_not_come_keeps_no_correction_out(run: Run, tmp_path: Path) -> None:
+    def answer(left: int, time: str) -> list[dict[str, Any]]:
+        box = {"type": "box", "label": "cell", "left": left, "top": 2, "width": 3, "height": 4}
+        return [
+            {"completed_at": time, "metadata": {"file_name": "a/x.jpg"}, "response": {"annotations": [box]}}
+        ]
+
+    soon = datetime.now(timezone.utc) + timedelta(days=1)
+    for left, time in ((1, "9999-01-01T00:00:00Z"), (2, soon.isoformat()), (3, "2020-01-01T00:00:00Z")):
+        (tmp_path / "labels.json").write_text(json.dumps(answer(left, time)))
+        import_labels(Run(store=run.store), str(tmp_path / "labels.json"), "scale", "train", "c1", None)
+    (row,) = rows(run.store.root, "ground_truth")
+    assert [box["x1"] for box in row["boxes"]] == [2.0], "the last file is older than what is there"
 
 
 def test_files_that_share_an_image_are_put_together(run: Run, tmp_path: Path) -> None:

@@ -100,6 +100,30 @@ def test_boxes_of_a_class_the_model_does_not_know_are_rejected(tmp_path: Path) -
     assert [[box["label_name"] for box in boxes] for boxes in truths] == [["car"], []]
 
 
+def test_an_image_with_a_box_of_no_class_is_not_complete_unless_a_data_set_has_it(tmp_path: Path) -> None:
+    (of_data_set, _) = [
+        row
+        for row in _rows([_write(tmp_path / "a.json", _document())], {"car": 1})
+        if row["boxes"] is not None
+    ]
+    box = {"type": "box", "label": "person", "left": 1, "top": 2, "width": 3, "height": 4}
+    answer = {"task_id": "t", "metadata": {"file_name": "a.jpg"}, "response": {"annotations": [box]}}
+    batch = pa.RecordBatch.from_pydict({"uri": [_write(tmp_path / "b.json", answer)]})
+    (found,) = label_batches(iter([batch]), "scale", {"car": 1})
+    (of_tool,) = [row for row in found.to_pylist() if row["boxes"] is not None]
+    assert (of_data_set["complete"], of_tool["complete"], of_tool["boxes"]) == (True, False, [])
+
+
+def test_whatever_a_file_holds_a_table_and_a_line_can_hold_it(tmp_path: Path) -> None:
+    document = _document()
+    document["images"][1]["file_name"] = "\ud800.jpg"
+    document["categories"][1]["name"] = "x" * 100_000
+    rows = _rows([_write(tmp_path / "a.json", document)], LABEL_IDS)
+    reasons = [row["reason"] for row in rows if row["reason"]]
+    assert any("\\ud800" in reason for reason in reasons) and any("xxx" in reason for reason in reasons)
+    assert max(map(len, reasons)) < 300
+
+
 def test_a_label_map_renames_classes_and_drops_boxes(tmp_path: Path) -> None:
     uri = _write(tmp_path / "a.json", _document())
     two = LabelMap("two.yaml", {"person": "walker", "car": None})

@@ -173,7 +173,7 @@ def split_images(images: list[Any]) -> tuple[list[Mapping[str, Any]], list[Rejec
                 kind="image",
                 item_id=_item_text(image, "id"),
                 reason=reason,
-                file_name=name if isinstance(name, str) else None,
+                file_name=_text_or_none(name),
             )
         )
     return sound, rejected
