@@ -19,7 +19,10 @@ DEFAULT_PROFILE = "local"
 
 
 def load_settings(
-    config: str | None = None, overrides: Sequence[str] = (), root: str | None = None
+    config: str | None = None,
+    overrides: Sequence[str] = (),
+    root: str | None = None,
+    resolved: Settings | None = None,
 ) -> Settings:
     """The resolved settings of a run.
 
@@ -27,6 +30,7 @@ def load_settings(
         config: A shipped profile's name (`demo`, `local`, `cluster`) or a YAML file; none: `local`.
         overrides: Items such as ``score.eta=0.6``; the value is read as YAML.
         root: Where the tables live; wins over the profile.
+        resolved: Earlier settings that the overrides change, in place of a profile.
 
     Returns:
         Frozen settings.
@@ -36,12 +40,13 @@ def load_settings(
             every fault with file, key and what is allowed.
     """
     path = _profile_path(config or DEFAULT_PROFILE)
-    merged = read_mapping(path, "settings")
+    # A query file was read when the settings were first resolved.
+    merged = read_mapping(path, "settings") if resolved is None else resolved.model_dump(mode="json")
     for item in overrides:
         _set_key(merged, item)
     if root is not None:
         merged["root"] = root
-    sources = _read_query_file(merged)
+    sources = _read_query_file(merged) if resolved is None else {}
     faults: list[str] = []
     settings: Settings | None = None
     try:

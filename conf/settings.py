@@ -435,6 +435,10 @@ class Settings(Section):
     report: ReportSettings = ReportSettings()
 
 
+# Keys of object stores are given as Spark settings: neither tables nor reports may show them.
+NOT_KEPT = {"spark": {"conf"}}
+
+
 def settings_hash(*sections: BaseModel | int | str) -> str:
     """A stable identity of settings: equal values give equal hashes on every machine.
 

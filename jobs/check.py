@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pydantic import ValidationError
+from pyspark.sql import Row
 
 from conf.errors import QuarryError
 from conf.settings import Settings
 from jobs.command import Job, add_cycle_flag, add_model_flag
 from jobs.tables_shown import tell_table
-from pipelines.cycle import cycle_row, require_cycle_name
+from pipelines.cycle import cycle_row, recorded_settings, require_cycle_name
 from pipelines.models import model_named
 from pipelines.quality import Finding, judge, judged_stages
 from pipelines.quality_rows import Gate
@@ -27,7 +27,7 @@ def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
     require_cycle_name(args.cycle)
     row = cycle_row(run, args.cycle)
     model = model_named(run, args.model or (row.model_id if row else None))
-    asked = _settings_of_cycle(run, row.settings, settings) if row else settings
+    asked = _settings_of_cycle(run, row, settings) if row else settings
     gate = Gate(run=run, cycle_id=args.cycle, model_id=model.model_id, settings=asked)
     findings = [finding for stage in judged_stages(gate) for finding in judge(gate, stage)]
     header = ["stage", "table", "expectation", "result", "observed"]
@@ -42,11 +42,11 @@ def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
         raise QuarryError(f"cycle {args.cycle!r}: {stopping} of {len(findings)} quality expectations failed")
 
 
-def _settings_of_cycle(run: Run, recorded: str, given: Settings) -> Settings:
+def _settings_of_cycle(run: Run, row: Row, given: Settings) -> Settings:
     """What the cycle asked for, with the limits of now."""
     try:
-        settings = Settings.model_validate_json(recorded)
-    except ValidationError:
+        settings = recorded_settings(row)
+    except QuarryError:
         run.tell("the cycle was run by a Quarry with other settings; it is judged by those given")
         return given
     return settings.model_copy(update={"quality": given.quality})

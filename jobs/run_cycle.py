@@ -7,11 +7,12 @@ import shlex
 import sys
 
 from conf.errors import QuarryError
+from conf.load import load_settings
 from conf.section import location
 from conf.settings import Settings
 from jobs.command import DEFAULT_CYCLE, Job, add_cycle_flag
 from jobs.tables_shown import show, show_evaluation
-from pipelines.cycle import branch_cycle, cycle_row, require_cycle_name, run_cycle
+from pipelines.cycle import branch_cycle, cycle_row, recorded_settings, require_cycle_name, run_cycle
 from pipelines.cycle_stages import STAGE_NAMES
 from pipelines.detect import known_detector
 from pipelines.ingest import is_folder
@@ -40,8 +41,9 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
+def _work(run: Run, given: Settings, args: argparse.Namespace) -> None:
     require_cycle_name(args.cycle)
+    settings = _settings_of_cycle(run, given, args)
     known_detector(settings.detector)
     if args.sample_lake is not None and not is_made(args.sample_lake, settings.sample_lake):
         make_sample_lake(run, args.sample_lake, settings.sample_lake)
@@ -53,6 +55,15 @@ def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
         branch_cycle(run, args.cycle, settings, args.from_cycle, args.from_stage)
     run_cycle(run, args.cycle, settings)
     _show_outcome(run, settings, args)
+
+
+def _settings_of_cycle(run: Run, given: Settings, args: argparse.Namespace) -> Settings:
+    """Without --config a started cycle goes on with its own settings, and so does one that branches off."""
+    row = cycle_row(run, args.cycle) or cycle_row(run, args.from_cycle)
+    if args.config is not None or row is None:
+        return given
+    own = recorded_settings(row).model_copy(update={"spark": given.spark})
+    return load_settings(overrides=args.set, root=args.root, resolved=own)
 
 
 def _show_outcome(run: Run, settings: Settings, args: argparse.Namespace) -> None:
@@ -81,7 +92,7 @@ JOB = Job(
         "Runs ingest, detect, import_labels, score, evaluate, acquire, export_manifest and report in order. "
         "Quality gates judge each stage (docs/quality.md). A stopped cycle goes on after its last finished "
         "stage; one whose labels are back is trained (setting cycle.retrain) and closed; a new name starts "
-        "a new one."
+        "a new one. Without --config a started cycle goes on with its own settings, changed by --set."
     ),
     example=f"quarry run_cycle --config my_lake.yaml --cycle {DEFAULT_CYCLE}",
     work=_work,

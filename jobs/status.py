@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from pyspark.sql import Row
+
 from conf.settings import Settings
 from jobs.command import Job
 from jobs.tables_shown import tell_table
@@ -27,13 +29,10 @@ def _work(run: Run, _: Settings, __: argparse.Namespace) -> None:
 
 
 def _tell_cycle(run: Run, status: CycleStatus) -> None:
-    row = status.row
-    origin = f", from {row.parent}" if row.parent else ""
-    run.tell(
-        f"{row.cycle_id}: {row.state} (model {row.model_id}, started {row.started:%Y-%m-%d %H:%M}{origin})"
-    )
+    run.tell(f"{status.cycle_id}: {_state(status.row)}")
     if status.sent:
-        header = ["strategy", "tasks", "sent to", "sent", "back", "out", "hours", "hours out", "money out"]
+        header = ["strategy", "tasks", "sent to", "sent", "back", "out"]
+        header += ["hours", "hours out", "money", "money out"]
         cells = [
             [
                 sent.strategy,
@@ -42,9 +41,8 @@ def _tell_cycle(run: Run, status: CycleStatus) -> None:
                 f"{sent.n_sent:,}",
                 f"{sent.n_back:,}",
                 f"{sent.n_sent - sent.n_back:,}",
-                _hours(sent.cost_s),
-                _hours(sent.cost_s_out),
-                "-" if sent.cost_money is None else f"{sent.cost_money_out or 0:,.2f}",
+                *_prices(sent.cost_s, sent.cost_s_out, SECONDS_PER_HOUR, 1),
+                *_prices(sent.cost_money, sent.cost_money_out, 1.0, 2),
             ]
             for sent in status.sent
         ]
@@ -52,8 +50,17 @@ def _tell_cycle(run: Run, status: CycleStatus) -> None:
     run.tell(f"next: {status.next_step}\n")
 
 
-def _hours(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds / SECONDS_PER_HOUR:,.1f}"
+def _state(row: Row | None) -> str:
+    if row is None:
+        return "made job by job"
+    origin = f", from {row.parent}" if row.parent else ""
+    return f"{row.state} (model {row.model_id}, started {row.started:%Y-%m-%d %H:%M}{origin})"
+
+
+def _prices(price: float | None, out: float | None, unit: float, decimals: int) -> list[str]:
+    """The price of all and of what is out; none of it is known, or both are."""
+    values = [price, None if price is None else out or 0.0]
+    return ["-" if value is None else f"{value / unit:,.{decimals}f}" for value in values]
 
 
 JOB = Job(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import time
 
+from pydantic import ValidationError
 from pyspark.sql import Row
 from pyspark.sql import functions as F
 
 from conf.errors import QuarryError, nearest
-from conf.settings import Settings, settings_hash
+from conf.settings import NOT_KEPT, Settings, settings_hash
 from conf.strategy import scores_ranked_by
 from pipelines.cycle_stages import CLOSED, PLANNED, STAGE_NAMES, STAGES, STATES, Stage, StillOut
 from pipelines.detect import known_detector
@@ -110,7 +111,7 @@ def branch_cycle(run: Run, cycle_id: str, settings: Settings, parent_id: str, st
 
 def _stage_of_other_settings(row: Row, settings: Settings, n_done: int) -> str | None:
     """The first of a cycle's finished stages whose settings are no longer the same."""
-    before = Settings.model_validate_json(row.settings)
+    before = recorded_settings(row)
     for stage in STAGES[:n_done]:
         if _hash(stage, before) != _hash(stage, settings):
             return stage.name
@@ -129,6 +130,22 @@ def require_cycle_name(cycle_id: str) -> None:
     """
     if not CYCLE_NAME.fullmatch(cycle_id):
         raise QuarryError(f"--cycle {cycle_id!r}: expected up to 100 letters, digits, `.`, `_` or `-`")
+
+
+def recorded_settings(row: Row) -> Settings:
+    """The settings a cycle was started with, as its row of `cycles` has them.
+
+    Raises:
+        QuarryError: Another Quarry started the cycle, with settings that this one does not know.
+    """
+    try:
+        return Settings.model_validate_json(row.settings)
+    except ValidationError as error:
+        keys = ", ".join(".".join(map(str, fault["loc"])) for fault in error.errors())
+        raise QuarryError(
+            f"cycle {row.cycle_id!r} was run by a Quarry with other settings ({keys}): go on with that one, "
+            "or start another cycle with --cycle NAME"
+        ) from None
 
 
 def cycle_row(run: Run, cycle_id: str) -> Row | None:
@@ -158,7 +175,7 @@ def _save(
         "parent": parent if before is None else before.parent,
         "model_id": known_detector(settings.detector).model_id,
         "state": state,
-        "settings": settings.model_dump_json(),
+        "settings": settings.model_dump_json(exclude=NOT_KEPT),
         "settings_hash": cycle_settings_hash(settings),
         "started": None if before is None else before.started,
         "ended": None,

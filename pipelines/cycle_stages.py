@@ -13,7 +13,7 @@ from pipelines.export import export_manifests
 from pipelines.ingest import ingest
 from pipelines.labels import import_labels
 from pipelines.models import Model, model_named
-from pipelines.outstanding import sent_and_back
+from pipelines.outstanding import import_command, sent_and_back
 from pipelines.report import write_report
 from pipelines.run import Run
 from pipelines.score import score
@@ -100,9 +100,8 @@ def _await_labels(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]
     lines = [f"  {row.strategy}: {row.n_back:,} of {row.n_sent:,} back" for row in rows]
     raise StillOut(
         f"labels are out since {min(row.sent_ts for row in rows):%Y-%m-%d}:\n" + "\n".join(lines) + "\n"
-        f"import them with `quarry import_labels --cycle {cycle_id} --split train --labels FILE --format "
-        f"{rows[0].vendors[0]}`, then run this again; other cycles need not wait, and --set "
-        "cycle.labels_wanted=0.5 goes on with half of them"
+        f"import them with `{import_command(run.store.root, cycle_id, rows)}`, then run this again; other "
+        "cycles need not wait, and --set cycle.labels_wanted=0.5 goes on with half of them"
     )
 
 

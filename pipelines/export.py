@@ -18,7 +18,7 @@ from pipelines.labeling_tasks import labeling_tasks
 from pipelines.models import Model
 from pipelines.run import Run
 from pipelines.tables import spark_schema, utc_timestamp
-from schemas.tables import ACQUISITION, MANIFESTS
+from schemas.tables import ACQUISITION, MANIFESTS, MODELS
 from udfs.formats.registry import FORMATS
 from udfs.formats.task import Manifest
 from udfs.manifest_files import FILE_SCHEMA, ManifestJob, folder_names, manifest_file_batches
@@ -59,7 +59,7 @@ def export_manifests(
     wanted = _wanted(tasks, cycle_id, settings)
     folder = f"{(settings.folder or run.store.root + '/exports').rstrip('/')}/{cycle_id}"
     staging = f"{folder}/.{run.run_id}" if renames(folder) else folder
-    created = _created(run, cycle_id)
+    created = _created(run, model)
     manifests = {
         strategy: Manifest(
             name=f"{cycle_id} {strategy}",
@@ -131,11 +131,12 @@ def _wanted(tasks: DataFrame, cycle_id: str, settings: ExportSettings) -> dict[s
     return counts
 
 
-def _created(run: Run, cycle_id: str) -> str:
-    """When the cycle was first exported: a second export has the same bytes."""
-    first = run.store.read(MANIFESTS).where(F.col("cycle_id") == cycle_id).agg(F.min("ts")).first()
-    seconds = first[0].timestamp() if first is not None and first[0] is not None else run.started_s
-    return datetime.fromtimestamp(int(seconds), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _created(run: Run, model: Model) -> str:
+    """When the model was registered: every export, also one made at the same time, has the same bytes."""
+    seconds = F.unix_timestamp("created_ts").alias("seconds")
+    row = run.store.read(MODELS).where(F.col("model_id") == model.model_id).select(seconds).first()
+    assert row is not None, "a model that is not registered"
+    return datetime.fromtimestamp(row.seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _written(tasks: DataFrame, settings: ExportSettings, job: ManifestJob) -> list[Row]:

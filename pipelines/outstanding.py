@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame
+import shlex
+from collections.abc import Iterable
+
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from pipelines.run import Run
 from pipelines.tables import sql_literal
 from schemas.tables import ACQUISITION, GROUND_TRUTH_HISTORY, MANIFESTS
+from udfs.formats.registry import FORMATS
 
 
 def sent_and_back(run: Run, cycle_id: str | None = None) -> DataFrame:
@@ -53,3 +57,17 @@ def sent_and_back(run: Run, cycle_id: str | None = None) -> DataFrame:
         F.sum(F.when(~F.col("is_back"), F.col("cost_s"))).alias("cost_s_out"),
         F.sum(F.when(~F.col("is_back"), F.col("cost_money"))).alias("cost_money_out"),
     )
+
+
+def import_command(root: str, cycle_id: str, sent: Iterable[Row]) -> str:
+    """The command that imports labels which are still out; FILE is what a labeling tool exported.
+
+    Args:
+        root: Of the tables.
+        cycle_id: The cycle.
+        sent: Rows of `sent_and_back` of the cycle.
+    """
+    tools = {FORMATS[vendor].tool for row in sent if row.n_back < row.n_sent for vendor in row.vendors}
+    form = next(name for name, form in FORMATS.items() if form.read and form.tool in tools)
+    flags = ["--root", root, "--cycle", cycle_id, "--split", "train", "--labels", "FILE", "--format", form]
+    return shlex.join(["quarry", "import_labels", *flags])

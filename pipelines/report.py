@@ -9,7 +9,7 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from conf.errors import QuarryError, nearest
-from conf.settings import Settings
+from conf.settings import NOT_KEPT, Settings
 from pipelines.hardness_rows import BASELINE
 from pipelines.models import Model
 from pipelines.report_evaluation import curve_panels, read_evaluation
@@ -89,7 +89,7 @@ def cycle_report(source: ReportSource) -> CycleReport:
         manifests=manifest_files(source),
         quarantine=quarantine_rows(source),
         quality=quality_gates(source),
-        settings=tuple(_flat(settings.model_dump(mode="json"))),
+        settings=tuple(_flat(settings.model_dump(mode="json", exclude=NOT_KEPT))),
         sql=sql_examples(settings),
         truth_hint=f"quarry import_labels --root {run.store.root} --labels coco.json, then quarry evaluate",
         pictures_show_truth=not run.store.read(GROUND_TRUTH).isEmpty(),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 from pyspark.sql import Row
 from pyspark.sql import functions as F
 
 from pipelines.cycle_stages import CLOSED, STAGES, STATES
-from pipelines.outstanding import sent_and_back
+from pipelines.outstanding import import_command, sent_and_back
 from pipelines.run import Run
 from schemas.tables import CYCLES, LABEL_REJECTS, QUARANTINE
 
@@ -17,22 +18,33 @@ MOST_CYCLES = 1_000
 
 @dataclass(frozen=True, kw_only=True)
 class CycleStatus:
-    """One cycle: its row of `cycles`, what it sent (rows of `sent_and_back`), and the next command."""
+    """One cycle: its row of `cycles`, what it sent (rows of `sent_and_back`), and the next command.
 
-    row: Row
+    A cycle that was made job by job, without `run_cycle`, has no row and no state.
+    """
+
+    cycle_id: str
+    row: Row | None
     sent: tuple[Row, ...]
     next_step: str
 
 
 def cycle_status(run: Run) -> list[CycleStatus]:
-    """The latest cycles, oldest first; a table of 1,000 is read at most."""
+    """Cycles made job by job, then the latest others, oldest first; 1,000 rows are read at most."""
     rows = run.store.read(CYCLES).orderBy(F.desc("started")).limit(MOST_CYCLES).collect()
+    by_id: dict[str, Row | None] = {row.cycle_id: row for row in reversed(rows)}
     sent: dict[str, list[Row]] = {}
-    for row in sent_and_back(run).orderBy("strategy").limit(MOST_CYCLES).collect():
+    for row in sent_and_back(run).orderBy("cycle_id", "strategy").limit(MOST_CYCLES).collect():
         sent.setdefault(row.cycle_id, []).append(row)
+    by_hand: dict[str, Row | None] = {cycle_id: None for cycle_id in sent if cycle_id not in by_id}
     return [
-        CycleStatus(row=row, sent=tuple(sent.get(row.cycle_id, ())), next_step=_next_step(row, sent))
-        for row in reversed(rows)
+        CycleStatus(
+            cycle_id=cycle_id,
+            row=row,
+            sent=tuple(sent.get(cycle_id, ())),
+            next_step=_next_step(run, cycle_id, row, sent.get(cycle_id, [])),
+        )
+        for cycle_id, row in (by_hand | by_id).items()
     ]
 
 
@@ -44,12 +56,14 @@ def open_problems(run: Run) -> dict[str, int]:
     }
 
 
-def _next_step(row: Row, sent: dict[str, list[Row]]) -> str:
-    if row.state == CLOSED:
+def _next_step(run: Run, cycle_id: str, row: Row | None, sent: list[Row]) -> str:
+    """A command that works as it stands but for the FILE of labels, or why there is none."""
+    if row is not None and row.state == CLOSED:
         return "none, it is closed"
-    stage = STAGES[STATES.index(row.state)]
-    again = f"quarry run_cycle --cycle {row.cycle_id} (stage {stage.name})"
-    out = sum(item.n_sent - item.n_back for item in sent.get(row.cycle_id, ()))
-    if stage.name == "labels" and out:
-        return f"quarry import_labels --cycle {row.cycle_id} --split train --labels FILE --format FORMAT"
-    return again
+    stage = None if row is None else STAGES[STATES.index(row.state)].name
+    if stage in ("labels", None) and any(item.n_back < item.n_sent for item in sent):
+        return import_command(run.store.root, cycle_id, sent)
+    if stage is None:
+        return "none, its labels are back"
+    command = shlex.join(["quarry", "run_cycle", "--root", run.store.root, "--cycle", cycle_id])
+    return f"{command}  # stage {stage}"

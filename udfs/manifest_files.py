@@ -168,8 +168,8 @@ def _task(row: Mapping[str, Any], manifest: Manifest, totals: _Totals) -> Labeli
     totals.note(row)
     if row["uri"] is None or row["width"] is None or row["height"] is None:
         raise QuarryError(
-            f"image {row['image_id']!r}: its place or size is not known (uri {row['uri']!r}, "
-            f"{row['width']} x {row['height']} px); run `quarry ingest` and `quarry detect` first"
+            f"image {row['image_id']!r}: its place or size is not known ({row['width']} x {row['height']} "
+            "px); run `quarry ingest` and `quarry detect` first"
         )
     return LabelingTask(
         task_id=row["task_id"],

@@ -8,12 +8,13 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from conf.errors import QuarryError
 from udfs.image_files import filesystem_and_path
 
 OBJECT_STORES = frozenset({"s3", "gcs", "abfs"})
@@ -30,15 +31,24 @@ def published(uri: str) -> Iterator[IO[str]]:
 
     Args:
         uri: Path or URI of the file; folders are made.
+
+    Raises:
+        QuarryError: The place cannot be written to, or no more fits.
     """
     filesystem, path = filesystem_and_path(uri)
     writing = _uploaded if filesystem.type_name in OBJECT_STORES else _renamed
-    with writing(filesystem, path) as raw:
-        stream = io.TextIOWrapper(raw, encoding="utf-8", newline="\n")
-        try:
-            yield stream
-        finally:
-            stream.detach()
+    try:
+        with writing(filesystem, path) as raw:
+            stream = io.TextIOWrapper(raw, encoding="utf-8", newline="\n")
+            try:
+                yield stream
+            finally:
+                stream.detach()
+    except OSError as error:
+        reason = str(error).partition("\n")[0]
+        raise QuarryError(
+            f"{uri}: cannot be written: {reason}; make room there, or give another place"
+        ) from None
 
 
 @contextmanager
@@ -59,7 +69,8 @@ def _renamed(filesystem: pafs.FileSystem, path: str) -> Iterator[IO[bytes]]:
             yield target
         filesystem.move(part, path)
     except BaseException:
-        filesystem.delete_file(part)
+        with suppress(OSError):  # it may never have been there
+            filesystem.delete_file(part)
         raise
 
 

@@ -102,9 +102,15 @@ class SentUris:
                 timeout=COMMAND_LIMIT_S,
                 check=False,
             )
-        except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError) as error:
+        except subprocess.TimeoutExpired:
+            raise QuarryError(
+                f"export.uri_command {name!r}: not done with {len(uris)} URIs after {COMMAND_LIMIT_S} s; "
+                f"{_TRY}"
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
             raise QuarryError(f"export.uri_command {name!r}: {type(error).__name__}; {_TRY}") from None
-        lines = done.stdout.splitlines()
+        *lines, last = done.stdout.split("\n")  # a URI may hold what else is told to end a line
+        lines += [last] if last else []
         if done.returncode != 0 or len(lines) != len(uris) or not all(lines):
             raise QuarryError(
                 f"export.uri_command {name!r}: expected exit code 0 and {len(uris)} lines, got exit code "

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import re
+import shlex
 import shutil
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 from deltalake import DeltaTable
 from pycocotools.coco import COCO
+from pyspark.sql import functions as F
 
 from conf.errors import QuarryError
-from conf.settings import SampleLakeSettings, Settings
+from conf.settings import NOT_KEPT, SampleLakeSettings, Settings
+from jobs.quarry import main
 from pipelines.cycle import branch_cycle, run_cycle
 from pipelines.cycle_stages import STAGES, StillOut
 from pipelines.detect import detect, detect_job, known_detector
@@ -301,6 +308,88 @@ def test_a_cycle_branches_with_other_settings_and_keeps_the_work_before(
     figures = Counter(row["cycle_id"] for row in rows(root, "metrics"))
     assert figures["few"] == figures[CYCLE] > 0
     assert {row["cycle_id"]: row["parent"] for row in rows(root, "cycles")} == {CYCLE: None, "few": CYCLE}
+
+
+def test_two_cycles_run_side_by_side(finished: tuple[Run, Settings], tmp_path: Path) -> None:
+    run, settings = finished
+    root = str(tmp_path / "tables")
+    shutil.copytree(run.store.root, root)
+    teams = {
+        "hard": {"strategies": ("hardest",), "query": "total_fn", "budget": 4},
+        "chance": {"strategies": ("random",), "budget": 3},
+    }
+
+    def cycle(name: str) -> None:
+        own = settings.model_copy(
+            update={
+                "acquire": settings.acquire.model_copy(update=teams[name]),
+                "export": settings.export.model_copy(update={"folder": str(tmp_path / "out")}),
+                "report": settings.report.model_copy(update={"path": str(tmp_path / f"{name}.html")}),
+            }
+        )
+        mine = Run(store=TableStore(run.store.session, root))
+        branch_cycle(mine, name, own, CYCLE, "acquire")
+        run_cycle(mine, name, own)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(cycle, teams))
+    states = {row["cycle_id"]: row["state"] for row in rows(root, "cycles")}
+    assert states["hard"] == states["chance"] == "reported"
+    sent = Counter((row["cycle_id"], row["strategy"]) for row in rows(root, "acquisition"))
+    assert (sent["hard", "hardest:total_fn"], sent["chance", "random"]) == (4, 3)
+    written = dict.fromkeys(teams, 0)
+    for row in rows(root, "manifests"):
+        if row["cycle_id"] in teams and row["vendor"] == "coco":
+            written[row["cycle_id"]] += len(json.loads(Path(row["path"]).read_text())["images"])
+    assert written == {"hard": 4, "chance": 3}
+    assert (tmp_path / "hard.html").exists() and (tmp_path / "chance.html").exists()
+
+
+def test_a_started_cycle_goes_on_with_its_own_settings(
+    finished: tuple[Run, Settings], tmp_path: Path
+) -> None:
+    """Months later nobody knows the flags; keys of object stores are not among what is kept."""
+    run, settings = finished
+    secret = settings.spark.model_copy(update={"conf": {"spark.hadoop.fs.s3a.secret.key": "hush-hush"}})
+    kept = settings.model_copy(update={"spark": secret}).model_dump_json(exclude=NOT_KEPT)
+    assert "hush-hush" not in kept and Settings.model_validate_json(kept).spark.conf == {}
+    root = str(tmp_path / "tables")
+    shutil.copytree(run.store.root, root)
+    told = io.StringIO()
+    with redirect_stdout(told):
+        assert main(["run_cycle", "--root", root, "--cycle", CYCLE]) == 0
+    command = re.search(r"`(quarry import_labels [^`]*)`", told.getvalue())
+    assert "goes on after stage report" in told.getvalue() and command is not None
+    flags = shlex.split(command[1])[1:]
+    flags[flags.index("FILE")] = str(settings.lake.labels)
+    with redirect_stdout(told):
+        assert main(flags) == 0
+    with redirect_stdout(told):
+        assert main(["status", "--root", root]) == 0
+    step = re.search(r"next: quarry (run_cycle .*?)  #", told.getvalue())
+    assert step is not None
+    with redirect_stdout(told):
+        assert main(shlex.split(step[1])) == 0
+    (row,) = rows(root, "cycles")
+    assert row["state"] == "closed"
+
+
+def test_a_cycle_made_job_by_job_has_a_status_too(finished: tuple[Run, Settings], tmp_path: Path) -> None:
+    root = tmp_path / "tables"
+    shutil.copytree(finished[0].store.root, root)
+    shutil.rmtree(root / "cycles")
+    (status,) = cycle_status(Run(store=TableStore(finished[0].store.session, str(root))))
+    assert (status.cycle_id, status.row, len(status.sent)) == (CYCLE, None, 2)
+    assert status.next_step.startswith(f"quarry import_labels --root {root} --cycle {CYCLE}")
+
+
+def test_settings_of_another_quarry_are_told(finished: tuple[Run, Settings], tmp_path: Path) -> None:
+    run, settings = finished
+    mine = Run(store=TableStore(run.store.session, str(tmp_path)))
+    older = run.store.read(CYCLES).withColumn("settings", F.lit('{"seed": 1, "no_such": {}}'))
+    mine.store.merge(CYCLES, older)
+    with pytest.raises(QuarryError, match=r"was run by a Quarry with other settings \(no_such\)"):
+        run_cycle(mine, CYCLE, settings)
 
 
 def test_the_report_shows_every_query_and_needs_no_network(finished: tuple[Run, Settings]) -> None:

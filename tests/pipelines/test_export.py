@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from pipelines.export import export_manifests
 from pipelines.models import Model
 from pipelines.run import Run
 from pipelines.tables import TableStore, in_schema, spark_schema
-from schemas.tables import ACQUISITION, DETECTIONS, IMAGES
+from schemas.tables import ACQUISITION, DETECTIONS, IMAGES, MODELS
 from tests.small_lake import detections_row, rows
 
 MODEL = Model(model_id="m", name="street", classes={1: "car", 2: 'it\'s a "bus"'}, head="softmax")
@@ -43,6 +46,8 @@ def run(session: SparkSession, tmp_path: Path) -> Run:
     ]
     seen = session.createDataFrame(found, spark_schema(DETECTIONS))
     made.store.merge(DETECTIONS, seen.withColumn("ts", F.current_timestamp()))
+    model = ("m", "street", "weights.pt", MODEL.classes, "softmax", None, "{}", datetime.now(timezone.utc))
+    made.store.merge(MODELS, session.createDataFrame([model], spark_schema(MODELS)))
     whole = [("hard:a", "image", k + 1, i, None, 360.0, 3.6) for k, i in enumerate(ids)]
     single = [
         ("boxes", "box", k + 1, "id-0" if k < 2 else "id-1", d, 73.0, 0.73) for k, d in enumerate(PICKED)
@@ -115,6 +120,17 @@ def test_a_second_export_changes_nothing_and_a_new_split_replaces_the_old(run: R
     _export(run, out, strategies=("hard:a",), tasks_per_file=100)
     names = {Path(row["path"]).name for row in rows(run.store.root, "manifests")}
     assert names == {"tasks-00001.json"} == {Path(p).name for p in _bytes(out) if "tasks" in p}
+
+
+def test_an_export_that_knows_of_no_other_has_the_same_bytes(run: Run, tmp_path: Path) -> None:
+    """Of two at a time, and after one that was killed before its rows were written."""
+    given = {"formats": ("ground_truth",), "strategies": ("hard:a",), "uri_prefix": "s3://bucket"}
+    _export(run, tmp_path / "out", **given)
+    before = _bytes(tmp_path / "out")
+    shutil.rmtree(Path(run.store.root, "manifests"))
+    time.sleep(1.1)  # its dates are to the second
+    _export(run, tmp_path / "out", **given)
+    assert _bytes(tmp_path / "out") == before
 
 
 def test_picked_boxes_share_their_image_s_task_or_are_questions_of_their_own(

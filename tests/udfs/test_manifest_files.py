@@ -100,9 +100,11 @@ def test_questions_about_one_image_count_it_once(tmp_path: Path) -> None:
 
 
 def test_an_image_nobody_knows_is_named(tmp_path: Path) -> None:
-    row = {**_row(hard_tasks()[0], "coco"), "uri": None}
-    with pytest.raises(QuarryError, match=r"'Bild Ö:7': its place or size is not known"):
-        _written(tmp_path, [row])
+    row = _row(hard_tasks()[0], "coco")
+    for lack in ({"uri": None}, {"width": None, "uri": "https://cdn.example/a.jpg?sig=hush-hush"}):
+        with pytest.raises(QuarryError, match=r"'Bild Ö:7': its place or size is not known") as caught:
+            _written(tmp_path, [row | lack])
+        assert "hush-hush" not in str(caught.value)
     assert list((tmp_path / "coco").iterdir()) == []
 
 

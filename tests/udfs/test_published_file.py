@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow.fs as pafs
 import pytest
 
+from conf.errors import QuarryError
 from udfs import published_file
 from udfs.published_file import file_sha256, published
 
@@ -86,6 +87,21 @@ def test_a_bare_name_is_written_in_the_current_folder(
     with published("a.txt") as stream:
         stream.write("x")
     assert (tmp_path / "a.txt").read_text() == "x"
+
+
+@pytest.mark.parametrize("place", ["a file/b.txt", "a folder", "b.txt"])
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path, place: str) -> None:
+    (tmp_path / "a file").write_text("")
+    (tmp_path / "a folder" / "full").mkdir(parents=True)
+    before = _names(tmp_path)
+    with (
+        pytest.raises(QuarryError, match=f"{place}: cannot be written"),
+        published(str(tmp_path / place)) as stream,
+    ):
+        if place == "b.txt":
+            raise OSError("No space left on device")
+        stream.write("x")
+    assert _names(tmp_path) == before
 
 
 def test_the_hash_is_that_of_the_bytes(tmp_path: Path) -> None:

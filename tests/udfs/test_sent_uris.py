@@ -61,10 +61,16 @@ def test_a_command_gets_and_gives_a_line_each() -> None:
     [
         (f'{sys.executable} -c "print(1); print(2)"', "1 lines, got exit code 0 and 2"),
         (f"{sys.executable} -c \"import sys; print(1); sys.exit('hush-hush')\"", "exit code 1"),
+        (f"{sys.executable} -c pass", "1 lines, got exit code 0 and 0 lines"),
+        (f'{sys.executable} -c "print()"', "exit code 0 and 1 lines"),
+        (f'{sys.executable} -c "import time; time.sleep(60)"', "not done with 1 URIs after 5 s"),
         ("/no/such/program", "FileNotFoundError"),
     ],
 )
-def test_a_command_that_fails_is_told_without_what_it_said(command: str, reason: str) -> None:
+def test_a_command_that_fails_is_told_without_what_it_said(
+    command: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("udfs.sent_uris.COMMAND_LIMIT_S", 5)
     with pytest.raises(QuarryError, match=reason) as caught:
         _sent(uri_command=command)
     assert "hush-hush" not in str(caught.value)
@@ -73,6 +79,8 @@ def test_a_command_that_fails_is_told_without_what_it_said(command: str, reason:
 def test_shell_characters_are_data() -> None:
     image = ("s3://a/$(touch x); `id`.jpg", "p", "i")
     assert _sent(image, uri_command="cat") == image[0]
+    odd = ("s3://a/one\u2028line\x0b\x85.jpg", "p", "i")
+    assert _sent(odd, uri_command="cat") == odd[0]
     with pytest.raises(QuarryError, match="line break"):
         _sent(("s3://a/b\nc", "p", "i"), uri_command="cat")
 

@@ -23,6 +23,7 @@ from udfs.formats.task import (
     class_index,
     class_indices,
     clipped_box,
+    uri_kind,
 )
 
 SENT, OURS, METADATA = "pred", "quarry", "-metadata"
@@ -58,7 +59,7 @@ def write_ground_truth(stream: IO[str], tasks: Iterable[LabelingTask], manifest:
         ids.add(task.task_id, task.image_id)
         if not task.uri.startswith("s3://"):
             raise QuarryError(
-                f"image {task.image_id!r}: Ground Truth reads images from s3://, got {task.uri!r}; "
+                f"image {task.image_id!r}: Ground Truth reads images from s3://, got {uri_kind(task)}; "
                 "map the prefix of the URIs to a bucket"
             )
         kept = []

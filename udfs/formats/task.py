@@ -92,7 +92,7 @@ class Manifest:
         model_version: Name of the model whose boxes are sent.
         kind: Of all its tasks.
         n_tasks: In all files of the manifest; ranks can be read against it.
-        created: When the cycle's export began, ISO 8601, UTC.
+        created: When the model was registered, ISO 8601, UTC.
     """
 
     name: str
@@ -202,6 +202,12 @@ def check_task(task: LabelingTask) -> None:
         raise QuarryError(f"image {task.image_id!r}: expected a finite score, got {task.score}")
 
 
+def uri_kind(task: LabelingTask) -> str:
+    """What kind of URI an image has, for messages: rewritten ones may hold a signature."""
+    scheme, separator, _ = task.uri.partition("://")
+    return f"one that begins with {scheme}://" if separator and scheme.isalnum() else "a path"
+
+
 def check_web_uri(task: LabelingTask) -> None:
     """Check that a labeling service can fetch the image.
 
@@ -212,5 +218,5 @@ def check_web_uri(task: LabelingTask) -> None:
     if not separator or not scheme.isalnum() or scheme.lower() == "file":
         raise QuarryError(
             f"image {task.image_id!r}: expected a URI a labeling service can fetch, such as https://..., "
-            f"got {task.uri!r}; rewrite URIs in the export's settings"
+            f"got {uri_kind(task)}; rewrite URIs in the export's settings"
         )

@@ -296,7 +296,11 @@ def _fails(sent: list[LabelingTask], about: Manifest, *texts: str) -> None:
 
 def test_what_ground_truth_would_refuse_or_mix_up_is_refused() -> None:
     task = example()
-    _fails([replace(task, uri="/lake/dir/a.jpg")], manifest(), "i1", "s3://", "/lake/dir/a.jpg")
+    _fails([replace(task, uri="/lake/dir/a.jpg")], manifest(), "i1", "s3://", "a path")
+    signed = replace(task, uri="https://cdn.example/a.jpg?sig=hush-hush")
+    with pytest.raises(QuarryError, match="one that begins with https://") as caught:
+        _lines([signed])
+    assert "hush-hush" not in str(caught.value)
     _fails([task, replace(task, image_id="i2")], manifest(), "i2", "t1", "twice")
     _fails([task], manifest(classes=("truck",)), "i1", "'car'")
     _fails([replace(task, boxes=(replace(task.boxes[0], y2=float("inf")),))], manifest(), "d1", "finite")

@@ -246,6 +246,12 @@ def test_an_image_no_service_can_fetch_is_refused(uri: str) -> None:
         _rows([_task(uri=uri)], _manifest())
 
 
+def test_a_uri_that_is_refused_may_be_signed_and_is_not_told() -> None:
+    with pytest.raises(QuarryError, match="got a path") as caught:
+        _rows([_task(uri="cdn.example/a.jpg?sig=hush-hush")], _manifest())
+    assert "hush-hush" not in str(caught.value)
+
+
 def test_two_images_and_two_boxes_of_one_id_are_refused() -> None:
     with pytest.raises(QuarryError, match="twice"):
         _rows([_task(), _task()], _manifest())
