@@ -17,7 +17,10 @@ SECONDS_PER_HOUR = 3_600.0
 def _work(run: Run, _: Settings, __: argparse.Namespace) -> None:
     cycles = cycle_status(run)
     if not cycles:
-        run.tell(f"no cycle under {run.store.root} yet: start one with `quarry run_cycle`")
+        run.tell(
+            f"no cycle and no manifest under {run.store.root} yet: start with `quarry run_cycle` or "
+            "`quarry acquire` and `quarry export_manifest`"
+        )
         return
     for status in cycles:
         _tell_cycle(run, status)
@@ -27,11 +30,7 @@ def _work(run: Run, _: Settings, __: argparse.Namespace) -> None:
 
 
 def _tell_cycle(run: Run, status: CycleStatus) -> None:
-    row = status.row
-    origin = f", from {row.parent}" if row.parent else ""
-    run.tell(
-        f"{row.cycle_id}: {row.state} (model {row.model_id}, started {row.started:%Y-%m-%d %H:%M}{origin})"
-    )
+    run.tell(f"{status.cycle_id}: {_state(status)}")
     if status.sent:
         header = ["strategy", "tasks", "sent to", "sent", "back", "out", "hours", "hours out", "money out"]
         cells = [
@@ -50,6 +49,14 @@ def _tell_cycle(run: Run, status: CycleStatus) -> None:
         ]
         tell_table(run, header, cells)
     run.tell(f"next: {status.next_step}\n")
+
+
+def _state(status: CycleStatus) -> str:
+    row = status.row
+    if row is None:
+        return "exported by hand, not by run_cycle"
+    origin = f", from {row.parent}" if row.parent else ""
+    return f"{row.state} (model {row.model_id}, started {row.started:%Y-%m-%d %H:%M}{origin})"
 
 
 def _hours(seconds: float | None) -> str:
