@@ -19,7 +19,10 @@ SECONDS_PER_HOUR = 3_600.0
 def _work(run: Run, _: Settings, __: argparse.Namespace) -> None:
     cycles = cycle_status(run)
     if not cycles:
-        run.tell(f"no cycle under {run.store.root} yet: start one with `quarry run_cycle`")
+        run.tell(
+            f"no cycle and no manifest under {run.store.root} yet: start with `quarry run_cycle` or "
+            "`quarry acquire` and `quarry export_manifest`"
+        )
         return
     for status in cycles:
         _tell_cycle(run, status)

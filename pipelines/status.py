@@ -34,7 +34,8 @@ def cycle_status(run: Run) -> list[CycleStatus]:
     rows = run.store.read(CYCLES).orderBy(F.desc("started")).limit(MOST_CYCLES).collect()
     by_id: dict[str, Row | None] = {row.cycle_id: row for row in reversed(rows)}
     sent: dict[str, list[Row]] = {}
-    for row in sent_and_back(run).orderBy("cycle_id", "strategy").limit(MOST_CYCLES).collect():
+    newest_first = sent_and_back(run).orderBy(F.desc("sent_ts"), F.desc("strategy")).limit(MOST_CYCLES)
+    for row in reversed(newest_first.collect()):
         sent.setdefault(row.cycle_id, []).append(row)
     by_hand: dict[str, Row | None] = {cycle_id: None for cycle_id in sent if cycle_id not in by_id}
     return [

@@ -61,7 +61,8 @@ class SentUris:
             images: uri, path below the lake's root, image_id of each.
 
         Returns:
-            As many URIs. Paths become part of http URIs percent-encoded, of others as they are.
+            As many URIs. Paths become part of http URIs and of queries (`/data/local-files/?d=`)
+            percent-encoded, of others as they are.
 
         Raises:
             QuarryError: The command cannot start, fails, takes over five minutes or answers another number
@@ -133,4 +134,5 @@ def _key(uri: str) -> str:
 
 
 def _in_uri(path: str, prefix: str) -> str:
-    return quote(path) if prefix.startswith(("http://", "https://")) else path
+    is_web = prefix.startswith(("http://", "https://")) or "?" in prefix
+    return quote(path) if is_web else path

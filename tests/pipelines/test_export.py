@@ -20,6 +20,7 @@ from pipelines import export
 from pipelines.export import export_manifests
 from pipelines.models import Model
 from pipelines.run import Run
+from pipelines.status import cycle_status
 from pipelines.tables import TableStore, in_schema, spark_schema
 from schemas.tables import ACQUISITION, DETECTIONS, IMAGES, MODELS
 from tests.small_lake import detections_row, rows
@@ -189,3 +190,15 @@ def test_secrets_reach_the_files_and_no_table(
     assert sent[0] == "https://cdn.example/day%201/x.jpg?token=hush-hush"
     tables = [p for p in Path(run.store.root).rglob("*") if p.is_file()]
     assert tables and not any(b"hush-hush" in p.read_bytes() for p in tables)
+
+
+def test_status_shows_what_was_exported_without_run_cycle(run: Run, tmp_path: Path) -> None:
+    assert cycle_status(run) == []
+    _export(run, tmp_path)
+    (status,) = cycle_status(run)
+    assert (status.cycle_id, status.row) == ("c1", None)
+    assert [(sent.strategy, sent.n_sent, sent.n_back) for sent in status.sent] == [
+        ("boxes", 3, 0),
+        ("hard:a", N_IMAGES, 0),
+    ]
+    assert status.next_step.startswith("quarry import_labels --cycle c1 ")

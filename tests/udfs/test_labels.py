@@ -142,6 +142,15 @@ def test_a_box_that_is_there_twice_is_kept_once_and_told(tmp_path: Path) -> None
     assert (twice["file_name"], twice["item_id"]) == ("a.jpg", "person 10, 20, 40.5, 60")
 
 
+def test_a_sent_box_and_its_copy_at_the_same_place_are_one(tmp_path: Path) -> None:
+    document = _document()
+    sent = document["annotations"][0]
+    document["annotations"] = [{**sent, "quarry_detection_id": "d"}, {**sent, "id": 9}]
+    rows = _rows([_write(tmp_path / "a.json", document)], LABEL_IDS)
+    assert [box["detection_id"] for row in rows for box in row["boxes"] or ()] == ["d"]
+    assert [row["reason"] for row in rows if row["reason"]] == ["the same box is there twice"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

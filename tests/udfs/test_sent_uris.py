@@ -26,6 +26,8 @@ def test_without_settings_the_uri_is_sent_as_it_is() -> None:
 def test_a_prefix_stands_for_the_lake_s_root_and_is_quoted_for_the_web() -> None:
     assert _sent(uri_prefix="gs://other/") == "gs://other/day 1/ä#1.jpg"
     assert _sent(uri_prefix="https://x.example/l") == "https://x.example/l/day%201/%C3%A4%231.jpg"
+    local = _sent(uri_prefix="/data/local-files/?d=l")
+    assert local == "/data/local-files/?d=l/day%201/%C3%A4%231.jpg", "a # or & would end the query"
     listed = ("https://y.example/a.jpg", "https://y.example/a.jpg", "i")
     assert _sent(listed, uri_prefix="gs://other") == listed[0], "the path of a listed image is its URI"
 

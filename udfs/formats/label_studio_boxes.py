@@ -24,7 +24,22 @@ def stated_frame(regions: Sequence[Mapping[str, Any]], data: Mapping[str, Any]) 
     return None
 
 
-def drawn_box(region: Mapping[str, Any], frame: Frame, *, is_ours: bool) -> ReturnedBox | str:
+def sent_ids(regions: Sequence[Mapping[str, Any]], annotation: Mapping[str, Any]) -> frozenset[str]:
+    """Ids of those regions of a task of ours that were made from detections we sent.
+
+    A copy of such a region has an id of its own and the origin of the one it was made from, so that what the
+    prediction holds counts, where the export tells it.
+    """
+    prediction = annotation.get("prediction")
+    predicted = prediction.get("result") if isinstance(prediction, Mapping) else None
+    drawn = {part["id"] for part in regions if is_text(part.get("id")) and part.get("origin") != "manual"}
+    if not isinstance(predicted, list) or not predicted:
+        return frozenset(drawn)
+    ids = (part.get("id") for part in predicted if isinstance(part, Mapping))
+    return frozenset(drawn.intersection(filter(is_text, ids)))
+
+
+def drawn_box(region: Mapping[str, Any], frame: Frame, sent: frozenset[str]) -> ReturnedBox | str:
     """The box of a region in px, or why it is none.
 
     An image that was turned in the tool (`image_rotation`) only looks so: its boxes are those of the image as
@@ -33,8 +48,7 @@ def drawn_box(region: Mapping[str, Any], frame: Frame, *, is_ours: bool) -> Retu
     Args:
         region: One item of an annotation's `result`.
         frame: Width and height that all regions of the image state, px.
-        is_ours: Whether the task was written by us, so that a region that was not drawn by hand has the id of
-            the detection it was made from.
+        sent: Ids of the regions that were made from detections, see `sent_ids`.
     """
     value, size = region.get("value"), (region.get("original_width"), region.get("original_height"))
     if region.get("type") != "rectanglelabels" or not isinstance(value, Mapping):
@@ -57,8 +71,7 @@ def drawn_box(region: Mapping[str, Any], frame: Frame, *, is_ours: bool) -> Retu
     fault = box_fault(x1, y1, x2, y2, width=frame[0], height=frame[1])
     if fault is not None:
         return fault
-    is_sent = is_ours and region.get("origin") != "manual" and is_text(region.get("id"))
-    detection_id = region["id"] if is_sent else None
+    detection_id = region["id"] if is_text(region.get("id")) and region["id"] in sent else None
     return ReturnedBox(label_name=labels[0], x1=x1, y1=y1, x2=x2, y2=y2, detection_id=detection_id)
 
 

@@ -80,15 +80,18 @@ def _elements(manifest: Manifest) -> Iterator[str]:
     if manifest.kind == "verify_box":
         yield from _choices(ANSWER, (YES, NO), "Answer yes or no.")
     if manifest.kind == "verify_class":
+        # On the image the box has a colour and no name.
+        yield '<Header value="Class of the box: $label_name" size="4"/>'
         yield from _choices(ANSWER, (YES, NO, NO_OBJECT), "Answer the question.")
         when = f' visibleWhen="choice-selected" whenTagName="{ANSWER}" whenChoiceValue="{NO}"'
         layout = ' layout="select"' if len(manifest.classes) > _MOST_BUTTONS else ""
         yield from _choices(RIGHT_CLASS, manifest.classes, "Choose the right class.", when + layout)
+    if manifest.kind == "image":
+        # Below the image they are out of sight: the view of an image is as high as the window.
+        yield from _labels(manifest)
     # As it is by default, `fit` cuts off the borders of images that are smaller than the view.
     yield '<Image name="image" value="$image" defaultZoom="auto" zoom="true" zoomControl="true"/>'
-    if manifest.kind == "image":
-        yield from _labels(manifest)
-    else:
+    if manifest.kind != "image":
         # Nothing is drawn for a question: what the tool must know to show the boxes stays out of sight.
         yield '<View style="display: none">'
         yield from (f"  {line}" for line in _labels(manifest))

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from udfs.formats.json_values import is_integer, is_px, is_text, json_document, shown
 from udfs.formats.label_studio import REGION
-from udfs.formats.label_studio_boxes import answered_boxes, drawn_box, stated_frame
+from udfs.formats.label_studio_boxes import answered_boxes, drawn_box, sent_ids, stated_frame
 from udfs.formats.newest_returns import utc_time
 from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedBox, ReturnedImage
 
@@ -123,10 +123,11 @@ def _labels(item: _Submitted) -> Iterator[ReturnedImage | RejectedItem]:
     if shapes and frame is None:
         yield item.rejected("expected original_width and original_height in whole px, got none in any region")
         return
+    sent = sent_ids(shapes, item.annotation) if "task_id" in item.data else frozenset()
     boxes: list[ReturnedBox] = []
     for shape in shapes:
         assert frame is not None
-        box = drawn_box(shape, frame, is_ours="task_id" in item.data)
+        box = drawn_box(shape, frame, sent)
         if isinstance(box, ReturnedBox):
             boxes.append(box)
             continue

@@ -35,6 +35,7 @@ def test_whole_images_get_a_label_for_each_class() -> None:
     assert _names(view, "label") == list(CLASSES)
     assert [label.get("hotkey") for label in labels] == ["1", "2", "3", "4"]
     assert view.find("Choices") is None
+    assert [part.tag for part in view] == ["Header", "RectangleLabels", "Image"], "below it, out of sight"
 
 
 def test_a_box_is_answered_with_yes_or_no() -> None:
@@ -49,6 +50,7 @@ def test_a_box_is_answered_with_yes_or_no() -> None:
 def test_a_wrong_class_is_replaced_by_one_of_the_classes(n_classes: int, layout: str | None) -> None:
     classes = (*CLASSES, *(f"class {k}" for k in range(n_classes - 4)))
     view = _view(replace(MANIFEST, kind="verify_class", classes=classes))
+    assert [header.get("value") for header in view.iter("Header")][1:] == ["Class of the box: $label_name"]
     assert _names(view, "answer") == ["yes", "no", "no object"]
     assert _names(view, "class") == list(classes)
     (element,) = (part for part in view.iter("Choices") if part.get("name") == "class")

@@ -167,6 +167,14 @@ def test_a_drawn_box_answers_for_no_detection() -> None:
     assert box.detection_id is None
 
 
+def test_a_copy_of_a_sent_box_answers_for_no_detection() -> None:
+    copied = _rectangle(id="nhhjmCyRzo", x=50.0)
+    boxes = _image(_one(_rectangle(), copied, prediction={"id": 1, "result": [_rectangle()]})).boxes
+    assert [box.detection_id for box in boxes] == ["d", None]
+    odd = {"result": [None, {"id": ["d"]}, _rectangle()]}
+    assert [box.detection_id for box in _image(_one(_rectangle(), prediction=odd)).boxes] == ["d"]
+
+
 def test_a_submitted_task_without_boxes_is_an_image_found_empty() -> None:
     image = _image(_one())
     assert (image.boxes, image.complete, image.width, image.height) == ((), True, 640, 480)
