@@ -9,10 +9,9 @@ from pyspark.sql import Row
 
 from conf.errors import QuarryError
 from conf.settings import Settings
-from jobs.command import Job, add_cycle_flag, add_model_flag
+from jobs.command import OF_CYCLE, Job, add_cycle_flag, add_model_flag
 from jobs.tables_shown import tell_table
-from pipelines.cycle import cycle_row, recorded_settings, require_cycle_name
-from pipelines.models import model_named
+from pipelines.cycle import cycle_row, model_of_cycle, recorded_settings, require_cycle_name
 from pipelines.quality import Finding, judge, judged_stages
 from pipelines.quality_rows import Gate
 from pipelines.run import Run
@@ -20,13 +19,13 @@ from pipelines.run import Run
 
 def _flags(parser: argparse.ArgumentParser) -> None:
     add_cycle_flag(parser)
-    add_model_flag(parser)
+    add_model_flag(parser, OF_CYCLE)
 
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
     require_cycle_name(args.cycle)
     row = cycle_row(run, args.cycle)
-    model = model_named(run, args.model or (row.model_id if row else None))
+    model = model_of_cycle(run, args.cycle, args.model)
     asked = _settings_of_cycle(run, row, settings) if row else settings
     gate = Gate(run=run, cycle_id=args.cycle, model_id=model.model_id, settings=asked)
     findings = [finding for stage in judged_stages(gate) for finding in judge(gate, stage)]

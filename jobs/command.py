@@ -21,6 +21,7 @@ from jobs.progress import TaskProgress, say
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 DEFAULT_CYCLE = "cycle-1"
+OF_CYCLE = "the cycle's, else the one registered last"
 
 Flags = Callable[[argparse.ArgumentParser], None]
 Overrides = Callable[[argparse.Namespace], list[str]]
@@ -145,11 +146,9 @@ def add_cycle_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model_flag(parser: argparse.ArgumentParser) -> None:
+def add_model_flag(parser: argparse.ArgumentParser, default: str = "the one registered last") -> None:
     """The flag that names the model whose rows a job works on."""
-    parser.add_argument(
-        "--model", metavar="NAME", help="name or id of the model (default: the one registered last)"
-    )
+    parser.add_argument("--model", metavar="NAME", help=f"name or id of the model (default: {default})")
 
 
 def listed(text: str) -> list[str]:

@@ -6,10 +6,9 @@ import argparse
 import sys
 
 from conf.settings import Settings
-from jobs.command import Job, add_cycle_flag, add_model_flag, as_settings, listed
-from pipelines.cycle import require_cycle_name
+from jobs.command import OF_CYCLE, Job, add_cycle_flag, add_model_flag, as_settings, listed
+from pipelines.cycle import model_of_cycle, require_cycle_name
 from pipelines.export import export_manifests
-from pipelines.models import model_named
 from pipelines.run import Run
 
 
@@ -27,7 +26,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         "--strategies", metavar="a,b", help="whose picks are sent (setting export.strategies; default: all)"
     )
     add_cycle_flag(parser)
-    add_model_flag(parser)
+    add_model_flag(parser, OF_CYCLE)
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
@@ -38,7 +37,7 @@ def _overrides(args: argparse.Namespace) -> list[str]:
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
     require_cycle_name(args.cycle)
-    model = model_named(run, args.model)
+    model = model_of_cycle(run, args.cycle, args.model)
     export_manifests(run, args.cycle, model, settings.export, settings.acquire.prices)
 
 

@@ -6,9 +6,16 @@ import argparse
 import sys
 
 from conf.settings import Settings
-from jobs.command import Job, add_cycle_flag, add_model_flag, add_query_flags, as_settings, query_overrides
-from pipelines.cycle import require_cycle_name
-from pipelines.models import model_named
+from jobs.command import (
+    OF_CYCLE,
+    Job,
+    add_cycle_flag,
+    add_model_flag,
+    add_query_flags,
+    as_settings,
+    query_overrides,
+)
+from pipelines.cycle import model_of_cycle, require_cycle_name
 from pipelines.report import write_report
 from pipelines.run import Run
 
@@ -17,7 +24,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="FILE", help="HTML file (setting report.path)")
     add_query_flags(parser)
     add_cycle_flag(parser)
-    add_model_flag(parser)
+    add_model_flag(parser, OF_CYCLE)
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
@@ -26,7 +33,7 @@ def _overrides(args: argparse.Namespace) -> list[str]:
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
     require_cycle_name(args.cycle)
-    run.tell(write_report(run, args.cycle, model_named(run, args.model), settings))
+    run.tell(write_report(run, args.cycle, model_of_cycle(run, args.cycle, args.model), settings))
 
 
 JOB = Job(

@@ -14,6 +14,7 @@ from conf.settings import NOT_KEPT, Settings, settings_hash
 from conf.strategy import scores_ranked_by
 from pipelines.cycle_stages import CLOSED, PLANNED, STAGE_NAMES, STAGES, STATES, Stage, StillOut
 from pipelines.detect import known_detector
+from pipelines.models import Model, model_named
 from pipelines.quality import require_quality
 from pipelines.run import Run
 from pipelines.score_inputs import require_known_names
@@ -146,6 +147,12 @@ def recorded_settings(row: Row) -> Settings:
             f"cycle {row.cycle_id!r} was run by a Quarry with other settings ({keys}): go on with that one, "
             "or start another cycle with --cycle NAME"
         ) from None
+
+
+def model_of_cycle(run: Run, cycle_id: str, name: str | None) -> Model:
+    """The model with this name or id; without one, the cycle's own, or else the one registered last."""
+    row = cycle_row(run, cycle_id) if name is None else None
+    return model_named(run, name if row is None else row.model_id)
 
 
 def cycle_row(run: Run, cycle_id: str) -> Row | None:

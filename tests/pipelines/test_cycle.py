@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 from conf.errors import QuarryError
 from conf.settings import NOT_KEPT, SampleLakeSettings, Settings
 from jobs.quarry import main
-from pipelines.cycle import branch_cycle, run_cycle
+from pipelines.cycle import branch_cycle, model_of_cycle, run_cycle
 from pipelines.cycle_stages import STAGES, StillOut
 from pipelines.detect import detect, detect_job, known_detector
 from pipelines.ingest import ingest
@@ -33,7 +33,7 @@ from pipelines.sample_lake import is_made, make_sample_lake
 from pipelines.score import score
 from pipelines.status import cycle_status
 from pipelines.tables import TableStore
-from schemas.tables import CYCLES, DETECTIONS, HARDNESS, IMAGES, QUARANTINE, TABLES
+from schemas.tables import CYCLES, DETECTIONS, HARDNESS, IMAGES, MODELS, QUARANTINE, TABLES
 from tests.small_lake import CYCLE, SMALL_LAKE, lake_settings, rows
 
 
@@ -381,6 +381,22 @@ def test_a_cycle_made_job_by_job_has_a_status_too(finished: tuple[Run, Settings]
     (status,) = cycle_status(Run(store=TableStore(finished[0].store.session, str(root))))
     assert (status.cycle_id, status.row, len(status.sent)) == (CYCLE, None, 2)
     assert status.next_step.startswith(f"quarry import_labels --root {root} --cycle {CYCLE}")
+
+
+def test_a_cycle_keeps_its_model_when_a_newer_one_comes(
+    finished: tuple[Run, Settings], tmp_path: Path
+) -> None:
+    run, settings = finished
+    mine = Run(store=TableStore(run.store.session, str(tmp_path)))
+    mine.store.merge(CYCLES, run.store.read(CYCLES))
+    models = run.store.read(MODELS)
+    mine.store.merge(MODELS, models)
+    newer = {"model_id": F.lit("newer"), "created_ts": F.expr("created_ts + INTERVAL 1 DAY")}
+    mine.store.merge(MODELS, models.withColumns(newer))
+    own = known_detector(settings.detector).model_id
+    assert model_of_cycle(mine, CYCLE, None).model_id == own
+    assert model_of_cycle(mine, CYCLE, "newer").model_id == "newer"
+    assert model_of_cycle(mine, "job-by-job", None).model_id == "newer"
 
 
 def test_settings_of_another_quarry_are_told(finished: tuple[Run, Settings], tmp_path: Path) -> None:
