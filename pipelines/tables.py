@@ -13,11 +13,17 @@ from typing import Literal, cast
 
 from delta import exceptions as conflicts
 from delta.tables import DeltaTable
-from pyspark.errors import PySparkException
+from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import (
+    retry,
+    retry_if_exception,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from conf.errors import QuarryError
 from schemas.table import Table
@@ -31,6 +37,9 @@ HISTORY_PROPERTIES = {
 }
 MOST_CONFLICT_S = 900
 MOST_COMMITS = 50
+MOST_CREATION_S = 20
+# A folder that holds files and no table yet: as a rule another job's first commit to it is under way.
+BEING_MADE = "DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION"
 # That module holds nothing else; its classes have no common base of their own.
 CONFLICTS = tuple(
     kind for kind in vars(conflicts).values() if isinstance(kind, type) and issubclass(kind, PySparkException)
@@ -41,6 +50,18 @@ _repeated_on_conflict = retry(
     retry=retry_if_exception_type(CONFLICTS),
     wait=wait_random_exponential(multiplier=0.5, max=15),
     stop=stop_after_delay(MOST_CONFLICT_S),
+    reraise=True,
+)
+
+
+def _is_being_made(error: BaseException) -> bool:
+    return isinstance(error, AnalysisException) and error.getCondition() == BEING_MADE
+
+
+_repeated_while_being_made = retry(
+    retry=retry_if_exception(_is_being_made),
+    wait=wait_random_exponential(multiplier=0.2, max=2),
+    stop=stop_after_delay(MOST_CREATION_S),
     reraise=True,
 )
 
@@ -221,6 +242,7 @@ class TableStore:
     def _commit(write: Callable[[], None]) -> None:
         write()
 
+    @_repeated_while_being_made
     def _create(self, table: Table) -> None:
         path = self.path(table)
         properties = {VERSION_PROPERTY: str(table.version), **HISTORY_PROPERTIES}
