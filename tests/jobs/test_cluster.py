@@ -81,6 +81,7 @@ def wait_until_registered(log: Path, workers: int) -> None:
         time.sleep(0.5)
 
 
+@pytest.mark.timeout(1800)
 def test_a_standalone_cluster_gives_the_same_tables(
     cluster: str, finished: tuple[Run, Settings], small_lake: Path, tmp_path: Path
 ) -> None:
