@@ -14,7 +14,7 @@ JOBS = {
     "make_sample_lake": "write the built-in sample lake of street scenes",
     "train": "train a small detector from COCO annotations",
     "ingest": "find the images of a lake",
-    "import_labels": "import COCO ground truth",
+    "import_labels": "import labels: returns of labeling tools, COCO ground truth",
     "detect": "run a detector over the images",
     "import_detections": "take detections made elsewhere instead: COCO results, Parquet or Delta",
     "score": "score the hardness of every image",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -124,7 +125,9 @@ def _train(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
         start_from=card.uri if card.uri.endswith(".pt") else None,
     )
     ap50 = "none held out" if report.ap50 is None else f"AP50 {report.ap50:.3f} on held-out labels"
-    run.tell(f"{checkpoint}: {ap50}; next: quarry run_cycle --cycle NAME --set detector.weights={checkpoint}")
+    anew = ["--cycle", "NAME", "--from-cycle", cycle_id, "--from-stage", STAGE_NAMES[0]]
+    flags = ["--root", run.store.root, *anew, "--set", f"detector.weights={checkpoint}"]
+    run.tell(f"{checkpoint}: {ap50}; next: {shlex.join(['quarry', 'run_cycle', *flags])}")
     return {"images": n_images}
 
 

@@ -111,7 +111,7 @@ def label_files(labels_uri: str, form: str) -> list[str]:
     info = filesystem.get_file_info(path)
     if info.type == pafs.FileType.File:
         return [labels_uri]
-    if info.type == pafs.FileType.NotFound:
+    if info.type != pafs.FileType.Directory:
         raise QuarryError(f"labels {labels_uri}: no such file or folder")
     base, suffixes = path.rstrip("/"), FORMATS[form].suffixes
     entries = filesystem.get_file_info(pafs.FileSelector(base, recursive=True))

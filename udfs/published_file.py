@@ -45,9 +45,8 @@ def published(uri: str) -> Iterator[IO[str]]:
             finally:
                 stream.detach()
     except OSError as error:
-        reason = str(error).partition("\n")[0]
         raise QuarryError(
-            f"{uri}: cannot be written: {reason}; make room there, or give another place"
+            f"{uri}: cannot be written: {_first_line(error)}; make room there, or give another place"
         ) from None
 
 
@@ -75,13 +74,24 @@ def _renamed(filesystem: pafs.FileSystem, path: str) -> Iterator[IO[bytes]]:
 
 
 def file_sha256(uri: str) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
+    """SHA-256 of a file's bytes, hexadecimal.
+
+    Raises:
+        QuarryError: It cannot be read.
+    """
     filesystem, path = filesystem_and_path(uri)
     digest = hashlib.sha256()
-    with filesystem.open_input_stream(path) as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            digest.update(chunk)
+    try:
+        with filesystem.open_input_stream(path) as stream:
+            while chunk := stream.read(CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError as error:
+        raise QuarryError(f"{uri}: cannot be read: {_first_line(error)}") from None
     return digest.hexdigest()
+
+
+def _first_line(error: OSError) -> str:
+    return str(error).partition("\n")[0]
 
 
 def file_digest_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

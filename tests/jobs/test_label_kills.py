@@ -58,7 +58,7 @@ def _killed_and_finished(
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         check()
-    assert _begun(log, *flags).wait(timeout=300) == 0, log.read_text()[-3000:]
+    assert _begun(log, *flags).wait(timeout=600) == 0, log.read_text()[-3000:]
     check()
 
 

@@ -130,7 +130,7 @@ def test_an_export_that_knows_of_no_other_has_the_same_bytes(run: Run, tmp_path:
     before = _bytes(tmp_path / "out")
     shutil.rmtree(Path(run.store.root, "manifests"))
     time.sleep(1.1)  # its dates are to the second
-    _export(run, tmp_path / "out", **given)
+    _export(Run(store=TableStore(run.store.session, run.store.root)), tmp_path / "out", **given)
     assert _bytes(tmp_path / "out") == before
 
 

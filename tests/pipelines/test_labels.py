@@ -84,6 +84,8 @@ def test_labels_of_another_lake_are_refused(run: Run, tmp_path: Path) -> None:
         import_labels(run, str(tmp_path / "labels.json"), "coco", "eval", "c1", None)
     with pytest.raises(QuarryError, match="no such file or folder"):
         import_labels(run, str(tmp_path / "nothing.json"), "coco", "eval", "c1", None)
+    with pytest.raises(QuarryError, match="no such file or folder"):
+        import_labels(run, "/dev/null", "coco", "eval", "c1", None)
     assert not (tmp_path / "tables" / "ground_truth").exists()
 
 

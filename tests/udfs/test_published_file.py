@@ -108,3 +108,5 @@ def test_the_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
     content = bytes(range(256)) * 5000
     (tmp_path / "a b").write_bytes(content)
     assert file_sha256(str(tmp_path / "a b")) == hashlib.sha256(content).hexdigest()
+    with pytest.raises(QuarryError, match="b: cannot be read"):
+        file_sha256(str(tmp_path / "b"))
