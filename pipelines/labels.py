@@ -86,8 +86,7 @@ def import_labels(
     _require_usable(labels_uri, counts, parsed, rejects)
     _write(run, truth, import_id)
     if counts["rejected"] or counts["not_in_lake"]:
-        items = rejects.withColumns({"import_id": F.lit(import_id), "ts": utc_timestamp(run.started_s)})
-        _keep(run, LABEL_REJECTS, items)
+        _keep_rejects(run, rejects, import_id)
     source = {
         "vendor": form,
         "split": split,
@@ -210,6 +209,17 @@ def _write(run: Run, truth: DataFrame, import_id: str) -> None:
     run.store.merge(GROUND_TRUTH, new, changed=f"({NEW_CONTENT}) AND {NOT_OLDER}")
     _keep(run, GROUND_TRUTH_HISTORY, new)
     new.unpersist()
+
+
+def _keep_rejects(run: Run, rejects: DataFrame, import_id: str) -> None:
+    # The same files may lie elsewhere by now.
+    known = run.store.read(LABEL_REJECTS).where(F.col("import_id") == import_id)
+    new = rejects.join(known, ["item_kind", "item_id", "reason"], "left_anti")
+    _keep(
+        run,
+        LABEL_REJECTS,
+        new.withColumns({"import_id": F.lit(import_id), "ts": utc_timestamp(run.started_s)}),
+    )
 
 
 def _keep(run: Run, table: Table, rows: DataFrame) -> None:

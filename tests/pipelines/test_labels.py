@@ -66,6 +66,15 @@ def test_labels_find_their_images_by_path(run: Run, tmp_path: Path) -> None:
     assert rows(run.store.root, "ground_truth", volatile=True) == before
 
 
+def test_a_file_that_was_moved_is_the_same_import(run: Run, tmp_path: Path) -> None:
+    document = coco(["b/x.jpg", "c/x.jpg"], [(0, [10, 20, 30, 40]), (0, [0, 0, -4, 5])])
+    for name in ("labels.json", "moved.json"):
+        (tmp_path / name).write_text(json.dumps(document))
+        import_labels(run, str(tmp_path / name), "coco", "eval", "c1", None)
+    tables = ("ground_truth_history", "label_imports", "label_rejects")
+    assert [len(rows(run.store.root, table)) for table in tables] == [1, 1, 2]
+
+
 def test_a_folder_of_files_is_imported_and_corrections_supersede(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "labels" / "day=1"
     folder.mkdir(parents=True)
