@@ -18,6 +18,8 @@ PARTITION = "partition:"
 
 Unit = Literal["image", "box"]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
+# Small and large enough for any currency; what a unit costs and a budget buys stay numbers.
+Price = Annotated[float, Field(ge=0.001, le=1e9)]
 Frames = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
@@ -127,14 +129,14 @@ class StrategySpec(Section):
 class PriceList(Section):
     """What labeling costs (s); the defaults are the COCO times of the DeLR paper, section 4."""
 
-    image_s: Annotated[float, Field(gt=0.0)] = Field(346.0, description="all objects of one image")
-    draw_box_s: Annotated[float, Field(gt=0.0)] = Field(35.0, description="draw or correct one box")
-    assign_class_s: Annotated[float, Field(ge=0.0)] = Field(38.0, description="name the class of one box")
-    verify_box_s: Annotated[float, Field(gt=0.0)] = Field(1.6, description="say whether a box fits")
-    verify_class_s: Annotated[float, Field(gt=0.0)] = Field(2.7, description="say whether a class is right")
-    money_per_hour: Annotated[float, Field(gt=0.0)] | None = Field(
-        None, description="what an hour of labeling costs, in your currency"
+    image_s: Price = Field(346.0, description="all objects of one image")
+    draw_box_s: Price = Field(35.0, description="draw or correct one box")
+    assign_class_s: Annotated[float, Field(ge=0.0, le=1e9)] = Field(
+        38.0, description="name the class of one box"
     )
+    verify_box_s: Price = Field(1.6, description="say whether a box fits")
+    verify_class_s: Price = Field(2.7, description="say whether a class is right")
+    money_per_hour: Price | None = Field(None, description="what an hour of labeling costs, in your currency")
 
     def of(self, unit: Unit) -> float:
         """Seconds to label one image, or to correct and classify one box."""

@@ -26,7 +26,9 @@ def selection_arms(source: ReportSource) -> tuple[SelectionArm, ...]:
             F.count_distinct("image_id").alias("n"),
             F.avg("hardness").alias("mean"),
             F.avg("truth").alias("truth"),
+            F.count("detection_id").alias("n_boxes"),
             F.sum("cost_s").alias("cost_s"),
+            F.sum("cost_money").alias("cost_money"),
         )
         .orderBy("strategy")
         .collect()
@@ -41,10 +43,11 @@ def selection_arms(source: ReportSource) -> tuple[SelectionArm, ...]:
         SelectionArm(
             name=arm.strategy,
             n_images=arm.n,
-            n_boxes=boxes.get(arm.strategy, 0),
+            n_boxes=arm.n_boxes or boxes.get(arm.strategy),
             mean_hardness=arm["mean"],
             truth_hardness=arm.truth,
             cost_s=arm.cost_s,
+            cost_money=arm.cost_money,
             is_control=arm.strategy == "random",
             cases=tuple(case_image(row, row["rank"]) for row in first if row.strategy == arm.strategy),
         )

@@ -14,15 +14,20 @@ POINTS = 80
 
 
 def spending_curves(source: ReportSource) -> tuple[SpendingCurve, ...]:
-    """One curve a strategy, at most POINTS + 1 points each; true hardness where the lake has labels.
+    """One curve a strategy, at most POINTS + 1 points each; true hardness where every image has labels.
 
     The hardness is that of `acquire.query`; an image counts once, at its first box where boxes were picked.
+    With some images labeled, strategies that pick others would seem to capture nothing: estimates are taken.
     """
     query = source.settings.acquire.query
     estimates = source.estimates.where(F.col("query") == query)
-    totals = estimates.agg(F.sum("truth").alias("truth"), F.sum("hardness").alias("hardness")).first()
+    totals = estimates.agg(
+        F.sum("truth").alias("truth"),
+        F.sum("hardness").alias("hardness"),
+        F.count_if(F.col("truth").isNull()).alias("n_open"),
+    ).first()
     assert totals is not None
-    is_truth = totals.truth is not None and totals.truth > 0
+    is_truth = not totals.n_open and bool(totals.truth)
     total = totals.truth if is_truth else totals.hardness
     if not total:
         return ()
@@ -49,6 +54,7 @@ def spending_curves(source: ReportSource) -> tuple[SpendingCurve, ...]:
     return tuple(
         SpendingCurve(
             strategy=name,
+            query=query,
             cost_h=(0.0, *(p.cost_s / S_PER_HOUR for p in points if p.strategy == name)),
             captured=(0.0, *(p.captured / total for p in points if p.strategy == name)),
             is_truth=is_truth,

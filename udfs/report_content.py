@@ -61,10 +61,11 @@ class CurvePanel:
 class SpendingCurve:
     """What a strategy captures as it spends: labeling hours (rising) and share of the lake's hardness (0..1).
 
-    `is_truth` says whether the hardness is true or estimated.
+    The hardness is that of `query`; `is_truth` says whether it is true or estimated.
     """
 
     strategy: str
+    query: str
     cost_h: tuple[float, ...]
     captured: tuple[float, ...]
     is_truth: bool = False
@@ -72,14 +73,18 @@ class SpendingCurve:
 
 @dataclass(frozen=True, kw_only=True)
 class SelectionArm:
-    """One group of images sent to labeling: the strategy's pick, or its random control."""
+    """One group of images sent to labeling: the strategy's pick, or its random control.
+
+    `n_boxes` is of the boxes picked, or sent with whole images; None: nothing was sent yet.
+    """
 
     name: str
     n_images: int
-    n_boxes: int
+    n_boxes: int | None
     mean_hardness: float | None = None
     truth_hardness: float | None = None
     cost_s: float | None = None
+    cost_money: float | None = None
     is_control: bool = False
     cases: tuple[CaseImage, ...] = ()
 

@@ -68,6 +68,7 @@ def render_report(report: CycleReport) -> str:
         sensitivity=_sensitivity_charts(evaluation),
         selection_gain=_selection_gain(report.selection),
         spending=_spending_chart(report.spending),
+        captured={curve.strategy: curve.captured[-1] for curve in report.spending},
         reasons=Counter((row.stage, row.reason.split(":")[0]) for row in report.quarantine).most_common(8),
     )
 

@@ -47,9 +47,9 @@ def test_a_score_after_the_colon_replaces_the_query() -> None:
 def test_a_mixture_shares_the_budget_among_plain_strategies() -> None:
     mixed = resolved("mixed", query="total_fp")
     assert [(share, part.name) for share, part in mixed.ranked_parts] == [
-        (0.6, "hardest:total_fp"),
-        (0.3, "hardest_of_sequences:total_fp"),
-        (0.1, "random"),
+        (0.5, "hardest:total_fp"),
+        (0.45, "hardest_of_sequences:total_fp"),
+        (0.05, "random"),
     ]
     assert scores_ranked_by(AcquireSettings(strategies=("mixed", "entropy"))) == (
         "pixel_adj_false",
@@ -123,6 +123,8 @@ def test_impossible_rules_are_refused(spec: dict[str, Any], told: str) -> None:
         ({"budget": 0}, "greater than 0"),
         ({"budget": 2.5}, "whole images"),
         ({"budget": 10, "budget_in": "money"}, "money_per_hour"),
+        ({"budget_in": "seconds", "prices": {"image_s": 1e-300}}, "greater than or equal to 0.001"),
+        ({"budget_in": "money", "prices": {"money_per_hour": 1e-300}}, "greater than or equal to 0.001"),
         ({"strategies": ()}, "at least 1"),
         ({"define": {"a b": {}}}, "letters, digits"),
     ],

@@ -113,12 +113,22 @@ def _full() -> CycleReport:
             missing={"b": "QuarryError: other weights"},
         ),
         selection=(
-            SelectionArm(name="pick", n_images=2, n_boxes=5, mean_hardness=6.0, cases=(_case("b"),)),
-            SelectionArm(name="random", n_images=2, n_boxes=3, mean_hardness=1.5, is_control=True),
+            SelectionArm(
+                name="pick",
+                n_images=2,
+                n_boxes=5,
+                mean_hardness=6.0,
+                cost_s=720.0,
+                cost_money=1.75,
+                cases=(_case("b"),),
+            ),
+            SelectionArm(name="random", n_images=2, n_boxes=None, mean_hardness=1.5, is_control=True),
         ),
         spending=(
-            SpendingCurve(strategy="pick", cost_h=(0.0, 0.1, 0.2), captured=(0.0, 0.3, 0.5), is_truth=True),
-            SpendingCurve(strategy="random", cost_h=(0.0, 0.1, 0.2), captured=(0.0, 0.1, 0.2)),
+            SpendingCurve(
+                strategy="pick", query="q1", cost_h=(0.0, 0.1, 0.2), captured=(0.0, 0.3, 0.5), is_truth=True
+            ),
+            SpendingCurve(strategy="random", query="q1", cost_h=(0.0, 0.1, 0.2), captured=(0.0, 0.1, 0.2)),
         ),
         manifests=(ManifestFile(vendor="COCO", path="/m/coco.json", n_images=2, n_boxes=5),),
         quarantine=(QuarantineRow(path="/d/x.jpg", stage="read", reason="FileNotFoundError: gone"),),
@@ -210,6 +220,17 @@ def test_each_picture_shown_is_embedded_once(full_text: str) -> None:
     assert text.count('href="#p0"') == 6
 
 
+def test_what_a_budget_buys_stands_beside_each_strategy(full_text: str) -> None:
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall("<tr>.*?</tr>", full_text)]
+    (head,) = [row for row in cells if row[0] == "group"]
+    assert head[-3:] == ["hardness captured, %", "labeling time, h", "cost, money"]
+    (pick,) = [row for row in cells if row[0] == "pick"]
+    assert pick[1:3] == ["2", "5"] and pick[-3:] == ["50", "0.200", "1.75"]
+    (control,) = [row for row in cells if row[0].startswith("random ")]
+    assert control[1:3] == ["2", "\u2013"] and control[-3:] == ["20", "\u2013", "\u2013"]
+    assert "ground-truth hardness (q1) of all detected images" in full_text
+
+
 def test_names_are_escaped_everywhere() -> None:
     case = CaseImage(image_id="gone", rank=1, hardness=1.0, path=NASTY)
     report = dataclasses.replace(
@@ -231,6 +252,7 @@ def test_names_are_escaped_everywhere() -> None:
         curves=(CurvePanel(query=NASTY, curves=(HardnessCurve(method=NASTY, budget=(0, 1), found=(0, 1)),)),),
         evaluation=_evaluation(NASTY, NASTY),
         selection=(SelectionArm(name=NASTY, n_images=1, n_boxes=1, cases=(case,)),),
+        spending=(SpendingCurve(strategy=NASTY, query=NASTY, cost_h=(0.0, 1.0), captured=(0.0, 0.1)),),
         manifests=(ManifestFile(vendor=NASTY, path=NASTY, n_images=1, n_boxes=1),),
         quarantine=(QuarantineRow(path=NASTY, stage=NASTY, reason=NASTY),),
         quality=(

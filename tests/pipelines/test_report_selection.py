@@ -1,0 +1,97 @@
+"""What the report says that a budget buys, on made-up picks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from conf.settings import Settings
+from pipelines.models import Model
+from pipelines.report_selection import selection_arms
+from pipelines.report_source import ReportSource
+from pipelines.report_spending import spending_curves
+from pipelines.run import Run
+from pipelines.tables import TableStore, spark_schema
+from schemas.table import Table
+from schemas.tables import ACQUISITION, HARDNESS, IMAGES
+
+QUERY = "pixel_adj_false"
+ESTIMATES = {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0}
+TRUTH = {"a": 1.0, "b": 7.0, "c": 0.0, "d": 2.0}
+HOUR_S = 3600.0
+
+
+def write(run: Run, table: Table, given: list[dict[str, Any]], *times: str) -> None:
+    """Rows of a table: what is not given is null, empty text or 0."""
+    zeros = {"STRING": "", "INT": 0, "DOUBLE": 0.0}
+    blank = {c.name: zeros.get(c.ddl_type) for c in table.columns if not c.nullable and c.ddl_type in zeros}
+    frame = run.store.session.createDataFrame(
+        [{c.name: (blank | row).get(c.name) for c in table.columns if c.name not in times} for row in given],
+        _without(table, *times),
+    )
+    run.store.merge(table, frame.withColumns({name: F.current_timestamp() for name in times}))
+
+
+def _without(table: Table, *names: str) -> Any:
+    schema = spark_schema(table)
+    return type(schema)([field for field in schema.fields if field.name not in names])
+
+
+def hardness(method: str, values: dict[str, float]) -> list[dict[str, Any]]:
+    row = {"model_id": "m", "query": QUERY, "method": method, "estimator": method}
+    return [row | {"image_id": image_id, "hardness": value} for image_id, value in values.items()]
+
+
+def pick(strategy: str, rank: int, image_id: str, box: str | None = None) -> dict[str, Any]:
+    """Images take an hour, boxes a half; an hour costs 8."""
+    cost_s = HOUR_S if box is None else HOUR_S / 2
+    return {
+        "cycle_id": "c",
+        "strategy": strategy,
+        "unit": "image" if box is None else "box",
+        "rank": rank,
+        "image_id": image_id,
+        "detection_id": box,
+        "cost_s": cost_s,
+        "cost_money": 8 * cost_s / HOUR_S,
+    }
+
+
+@pytest.fixture
+def source(session: SparkSession, tmp_path: Path) -> ReportSource:
+    run = Run(store=TableStore(session, str(tmp_path)))
+    images = [{"image_id": i, "partitions": {}, "path": i} for i in ESTIMATES]
+    write(run, IMAGES, images, "ingest_ts")
+    write(run, HARDNESS, hardness("exact", ESTIMATES), "ts")
+    picks = [pick("whole", 1, "a"), pick("whole", 2, "d")]
+    picks += [pick("boxes", rank, image, f"{image}{rank}") for rank, image in enumerate("bbc", start=1)]
+    write(run, ACQUISITION, picks)
+    model = Model(model_id="m", name="m", head="softmax", classes={1: "car"})
+    return ReportSource(run, "c", model, Settings())
+
+
+def test_curves_rise_by_the_hardness_of_images_each_counted_once(source: ReportSource) -> None:
+    boxes, whole = spending_curves(source)
+    assert (whole.strategy, whole.query, whole.is_truth) == ("whole", QUERY, False)
+    assert (whole.cost_h, whole.captured) == ((0.0, 1.0, 2.0), (0.0, 0.4, 0.5))
+    assert (boxes.cost_h, boxes.captured) == ((0.0, 0.5, 1.0, 1.5), (0.0, 0.3, 0.3, 0.5))
+
+
+def test_truth_counts_where_all_images_have_it_and_not_before(source: ReportSource) -> None:
+    few = {image: TRUTH[image] for image in "bc"}
+    write(source.run, HARDNESS, hardness("ground_truth", few), "ts")
+    assert [curve.captured[-1] for curve in spending_curves(source)] == [0.5, 0.5]
+    write(source.run, HARDNESS, hardness("ground_truth", TRUTH), "ts")
+    boxes, whole = spending_curves(source)
+    assert whole.is_truth and whole.captured == (0.0, 0.1, 0.3)
+    assert boxes.captured == (0.0, 0.7, 0.7, 0.7)
+
+
+def test_a_budget_buys_images_boxes_hours_and_money(source: ReportSource) -> None:
+    boxes, whole = selection_arms(source)
+    assert (whole.n_images, whole.n_boxes, whole.cost_s, whole.cost_money) == (2, None, 2 * HOUR_S, 16.0)
+    assert (boxes.n_images, boxes.n_boxes, boxes.cost_s, boxes.cost_money) == (2, 3, 1.5 * HOUR_S, 12.0)
