@@ -201,4 +201,4 @@ def test_status_shows_what_was_exported_without_run_cycle(run: Run, tmp_path: Pa
         ("boxes", 3, 0),
         ("hard:a", N_IMAGES, 0),
     ]
-    assert status.next_step.startswith("quarry import_labels --cycle c1 ")
+    assert status.next_step.startswith(f"quarry import_labels --root {run.store.root} --cycle c1 ")
