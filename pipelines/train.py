@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from conf.settings import TrainSettings
-from detectors.training import EpochProgress, TrainingReport, train_detector
+
+if TYPE_CHECKING:
+    from detectors.training import EpochProgress, TrainingReport
 
 
 def train(
@@ -34,6 +37,8 @@ def train(
     Returns:
         Accuracy on the held-out images, and the recipe.
     """
+    # Here, so that jobs which train nothing start without torch.
+    from detectors.training import train_detector
 
     def after_epoch(done: EpochProgress) -> None:
         unusable = f", {done.unusable_images} unusable images" if done.unusable_images else ""

@@ -24,7 +24,7 @@ from udfs.manifest_files import FILE_SCHEMA
 from udfs.metric_rows import METRIC_SCHEMA
 from udfs.score import HARDNESS_SCHEMA
 
-# What may be unknown of a row that is told apart by it: the model of a file no job got to, the image of a box.
+# What may be unknown though rows are told apart by it: the model of an undetected file, the image of a box.
 NULLABLE_KEYS = {"quarantine": {"model_id"}, "label_rejects": {"file_name"}}
 SCALARS = {
     "STRING": pa.string(),
