@@ -11,11 +11,12 @@ import pyarrow as pa
 import pytest
 from delta.exceptions import ConcurrentAppendException
 from deltalake import DeltaTable
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from conf.errors import QuarryError
-from pipelines.tables import VERSION_PROPERTY, TableStore, spark_schema
+from pipelines.tables import BEING_MADE, VERSION_PROPERTY, TableStore, spark_schema
 from schemas.tables import DETECTIONS, METRICS, TABLES
 from tests.small_lake import detections_row, rows
 
@@ -164,6 +165,29 @@ def test_a_conflict_is_tried_again_and_other_errors_are_not(session: SparkSessio
     with pytest.raises(ValueError, match="no"):
         TableStore._commit(fail)
     assert len(tries) == 4
+
+
+def test_a_table_that_another_job_is_making_is_waited_for(
+    session: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Delta answers so now and then when two jobs make a table at once: its folder is there, its log is not."""
+    answers = iter([BEING_MADE, BEING_MADE])
+    ask = session.sql
+
+    def sql(query: str) -> DataFrame:
+        for condition in answers:
+            raise AnalysisException("not empty and also not a Delta table", errorClass=condition)
+        return ask(query)
+
+    store = TableStore(session, str(tmp_path))
+    monkeypatch.setattr(session, "sql", sql)
+    store.create(METRICS)
+    assert store.exists(METRICS)
+
+    answers = iter(["TABLE_OR_VIEW_NOT_FOUND", "this one would not be asked for"])
+    with pytest.raises(AnalysisException, match="not a Delta table"):
+        TableStore(session, str(tmp_path / "other")).create(METRICS)
+    assert next(answers).startswith("this one")
 
 
 def test_a_table_of_an_earlier_quarry_gains_the_new_columns(session: SparkSession, tmp_path: Path) -> None:
