@@ -7,10 +7,9 @@ import sys
 
 from conf.settings import Settings
 from conf.strategy import presets
-from jobs.command import Job, add_cycle_flag, add_model_flag, as_settings, listed
+from jobs.command import OF_CYCLE, Job, add_cycle_flag, add_model_flag, as_settings, listed
 from pipelines.acquire import acquire
-from pipelines.cycle import require_cycle_name
-from pipelines.models import model_named
+from pipelines.cycle import model_of_cycle, require_cycle_name
 from pipelines.run import Run
 
 
@@ -39,7 +38,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         help="pick anew although manifests of this cycle were written",
     )
     add_cycle_flag(parser)
-    add_model_flag(parser)
+    add_model_flag(parser, OF_CYCLE)
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
@@ -50,7 +49,7 @@ def _overrides(args: argparse.Namespace) -> list[str]:
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
     require_cycle_name(args.cycle)
-    model = model_named(run, args.model)
+    model = model_of_cycle(run, args.cycle, args.model)
     picked = acquire(
         run,
         args.cycle,

@@ -197,7 +197,8 @@ def _record(
         [tuple(row.get(name) for name in names) for row in rows], spark_schema(MANIFESTS)
     )
     frame = frame.withColumn("ts", utc_timestamp(run.started_s))
-    run.store.merge(MANIFESTS, frame, changed="t.sha256 <> s.sha256 OR NOT t.cost_s <=> s.cost_s")
+    costs = "NOT t.cost_s <=> s.cost_s OR NOT t.cost_money <=> s.cost_money"
+    run.store.merge(MANIFESTS, frame, changed=f"t.sha256 <> s.sha256 OR {costs}")
     mine = run.store.read(MANIFESTS).where(
         (F.col("cycle_id") == cycle_id) & F.col("vendor").isin(*settings.formats)
     )

@@ -123,6 +123,22 @@ def test_a_second_export_changes_nothing_and_a_new_split_replaces_the_old(run: R
     assert names == {"tasks-00001.json"} == {Path(p).name for p in _bytes(out) if "tasks" in p}
 
 
+def test_a_price_that_became_known_reaches_the_files_that_are_there(run: Run, tmp_path: Path) -> None:
+    given = ExportSettings(
+        folder=str(tmp_path / "out"), formats=("label_studio",), strategies=("hard:a",), tasks="verify_box"
+    )
+    found = []
+    for prices in (PriceList(), PRICES):
+        export_manifests(Run(store=run.store), "c1", MODEL, given, prices)
+        (row,) = rows(run.store.root, "manifests")
+        found.append((row["sha256"], row["n_tasks"], row["cost_money"]))
+    assert found[0][:2] == found[1][:2]
+    assert [money for _, _, money in found] == [
+        None,
+        pytest.approx(N_IMAGES * PRICES.verify_box_s * 36.0 / 3600),
+    ]
+
+
 def test_an_export_that_knows_of_no_other_has_the_same_bytes(run: Run, tmp_path: Path) -> None:
     """Of two at a time, and after one that was killed before its rows were written."""
     given = {"formats": ("ground_truth",), "strategies": ("hard:a",), "uri_prefix": "s3://bucket"}

@@ -170,7 +170,7 @@ def test_a_conflict_is_tried_again_and_other_errors_are_not(session: SparkSessio
 def test_a_table_that_another_job_is_making_is_waited_for(
     session: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Delta answers so now and then when two jobs make a table at once: its folder is there, its log is not."""
+    """Delta answers so now and then when two jobs make a table at once: a folder, and no log yet."""
     answers = iter([BEING_MADE, BEING_MADE])
     ask = session.sql
 
