@@ -123,6 +123,14 @@ def test_a_second_export_changes_nothing_and_a_new_split_replaces_the_old(run: R
     assert names == {"tasks-00001.json"} == {Path(p).name for p in _bytes(out) if "tasks" in p}
 
 
+def test_boxes_that_another_model_found_are_not_sent_without_a_word(run: Run, tmp_path: Path) -> None:
+    given = ExportSettings(folder=str(tmp_path / "out"), formats=("label_studio",))
+    other = Model(model_id="newer", name="street", classes=MODEL.classes, head="softmax")
+    with pytest.raises(QuarryError, match=r"strategy 'boxes' picked box .* model newer has not .*--model"):
+        export_manifests(Run(store=run.store), "c1", other, given, PRICES)
+    assert not (tmp_path / "out").exists() and not Path(run.store.root, "manifests").exists()
+
+
 def test_a_price_that_became_known_reaches_the_files_that_are_there(run: Run, tmp_path: Path) -> None:
     given = ExportSettings(
         folder=str(tmp_path / "out"), formats=("label_studio",), strategies=("hard:a",), tasks="verify_box"
