@@ -35,7 +35,9 @@ def with_reasons(placed: DataFrame) -> DataFrame:
     Unusable are images the lake does not have or has twice under this name, and, of several answers to one
     task (a tool imported it twice, or several people labeled it), all but the newest.
     """
-    same_task = Window.partitionBy("image_id", "task_id")
+    # What has no task is never compared: spread out, or all of unknown images would be one worker's.
+    alone = F.when(F.col("task_id").isNull(), F.xxhash64("source", "item_kind", "item_id"))
+    same_task = Window.partitionBy("image_id", "task_id", alone)
     newest = same_task.orderBy(F.desc_nulls_last("annotated_ts"), "source", "item_id")
     is_older = F.col("task_id").isNotNull() & (F.row_number().over(newest) > 1)
     reason = (
