@@ -10,9 +10,9 @@ from conf.label_map import load_label_map
 from conf.section import location
 from conf.settings import Settings
 from jobs.command import OF_CYCLE, Job, add_model_flag
-from pipelines.cycle import cycle_row, model_of_cycle, require_cycle_name
+from pipelines.cycle import model_of_cycle, require_cycle_name
 from pipelines.labels import import_labels
-from pipelines.models import model_if_any
+from pipelines.models import is_any_registered
 from pipelines.run import Run
 
 WHY = "SELECT item_kind, reason, count(*) AS n FROM label_rejects GROUP BY ALL ORDER BY n DESC"
@@ -51,9 +51,9 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
     require_cycle_name(args.cycle)
     label_map = load_label_map(args.label_map) if args.label_map else None
-    # Classes are those of the model that was asked about, though a newer one may be registered by now.
-    is_known = args.model is not None or cycle_row(run, args.cycle) is not None
-    model = model_of_cycle(run, args.cycle, args.model) if is_known else model_if_any(run)
+    # Labels may come before a detector ran; else classes are those of the model that was asked about.
+    has_model = args.model is not None or is_any_registered(run)
+    model = model_of_cycle(run, args.cycle, args.model) if has_model else None
     counts = import_labels(run, args.labels, args.format, args.split, args.cycle, model, label_map)
     run.tell(
         f"{counts['images']:,} images with {counts['boxes']:,} boxes imported, "

@@ -21,8 +21,8 @@ def box_dataset(run: Run, model: Model, threshold: float, *, sent: DataFrame | N
 
     A box is `labeled` or `background` when it overlaps such a box of `ground_truth` by IoU >= 0.5, or when
     its image is completely labeled for training (there a box that meets no object is background); `noisy`
-    when its image has labels but not of this box: it stays eligible; else
-    `unlabeled`. Labels held out to measure with count for nothing.
+    when its image has labels but not of this box: it stays eligible; else `unlabeled`.
+    Labels held out to measure with count for nothing.
 
     Args:
         run: The run.

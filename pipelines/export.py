@@ -17,6 +17,7 @@ from conf.export_settings import ExportSettings
 from pipelines.labeling_tasks import labeling_tasks
 from pipelines.models import Model
 from pipelines.run import Run
+from pipelines.score_inputs import detections_of
 from pipelines.tables import spark_schema, utc_timestamp
 from schemas.tables import ACQUISITION, MANIFESTS, MODELS
 from udfs.formats.registry import FORMATS
@@ -49,12 +50,15 @@ def export_manifests(
         Counts of manifests, files, tasks and boxes.
 
     Raises:
-        QuarryError: Nothing was acquired in the cycle, a format that cannot ask what `export.tasks` wants, or
-            a task that a labeling tool would refuse.
+        QuarryError: Nothing was acquired in the cycle, a format that cannot ask what `export.tasks` wants, a
+            picked box that is another model's, or a task that a labeling tool would refuse.
     """
     _require_formats_that_ask(settings)
     uris = SentUris.of(settings)
     acquired = run.store.require(ACQUISITION, made_by="acquire").where(F.col("cycle_id") == cycle_id)
+    if settings.strategies:
+        acquired = acquired.where(F.col("strategy").isin(*settings.strategies))
+    _require_boxes_of_model(acquired, run, model)
     tasks = labeling_tasks(acquired, run, model.model_id, settings, prices).persist(StorageLevel.DISK_ONLY)
     wanted = _wanted(tasks, cycle_id, settings)
     folder = f"{(settings.folder or run.store.root + '/exports').rstrip('/')}/{cycle_id}"
@@ -105,6 +109,21 @@ def export_manifests(
         "tasks": sum(wanted.values()),
         "boxes": sum(file.n_boxes for file in files if file.vendor == settings.formats[0]),
     }
+
+
+def _require_boxes_of_model(acquired: DataFrame, run: Run, model: Model) -> None:
+    """A pick whose box cannot be shown would be sent, and come back, as an image without that box."""
+    picks = acquired.where("detection_id IS NOT NULL")
+    if picks.isEmpty():
+        return
+    mine = detections_of(run, model).join(picks.select("image_id").distinct(), "image_id", "left_semi")
+    boxes = mine.select("image_id", F.explode("detections.detection_id").alias("detection_id"))
+    lost = picks.join(boxes, ["image_id", "detection_id"], "left_anti").first()
+    if lost is not None:
+        raise QuarryError(
+            f"strategy {lost.strategy!r} picked box {lost.detection_id} of image {lost.image_id}, which "
+            f"model {model.model_id} has not detected; export with the model that acquired it (--model)"
+        )
 
 
 def _require_formats_that_ask(settings: ExportSettings) -> None:

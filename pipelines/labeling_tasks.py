@@ -6,7 +6,6 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from conf.acquisition_spec import PriceList
-from conf.errors import QuarryError
 from conf.export_settings import ExportSettings
 from pipelines.run import Run
 from schemas.tables import DETECTIONS, IMAGES
@@ -29,19 +28,13 @@ def labeling_tasks(
         acquired: Rows of `acquisition` of one cycle.
         run: The run.
         model_id: Whose detections are shown.
-        settings: Strategies, kind of tasks, threshold.
+        settings: Kind of tasks, threshold.
         prices: What a verification costs; whole tasks cost what their picks did.
 
     Returns:
         Columns strategy, task_id (the same in every export), image_id, uri, path, width, height (px), rank
         (of the best pick, from 1), score, cost_s, cost_money, boxes (structs of BOX_FIELDS).
-
-    Raises:
-        QuarryError: A picked box is not one of the model's.
     """
-    if settings.strategies:
-        acquired = acquired.where(F.col("strategy").isin(*settings.strategies))
-    _require_boxes_of_model(acquired, run, model_id)
     tasks = acquired.transform(_whole_images).transform(_with_boxes, run, model_id, settings)
     if settings.tasks != "image":
         tasks = tasks.transform(_as_questions, settings.tasks, prices)
@@ -53,26 +46,6 @@ def labeling_tasks(
         "rank",
         *("score", "cost_s", "cost_money", "boxes"),
     )
-
-
-def _require_boxes_of_model(acquired: DataFrame, run: Run, model_id: str) -> None:
-    """A pick whose box cannot be shown would be sent, and come back, as an image without that box."""
-    picks = acquired.where("detection_id IS NOT NULL")
-    mine = _original_detections(run, model_id).select(
-        "image_id", F.col("detections.detection_id").alias("ids")
-    )
-    is_mine = F.coalesce(F.array_contains("ids", F.col("detection_id")), F.lit(False))
-    lost = picks.join(mine, "image_id", "left").where(~is_mine).first()
-    if lost is not None:
-        raise QuarryError(
-            f"strategy {lost.strategy!r} picked box {lost.detection_id} of image {lost.image_id}, which "
-            f"model {model_id} has not detected; export with the model that acquired it (--model)"
-        )
-
-
-def _original_detections(run: Run, model_id: str) -> DataFrame:
-    rows = run.store.read(DETECTIONS)
-    return rows.where((F.col("model_id") == model_id) & (F.col("view") == ORIGINAL_VIEW))
 
 
 def _whole_images(acquired: DataFrame) -> DataFrame:
@@ -90,7 +63,10 @@ def _whole_images(acquired: DataFrame) -> DataFrame:
 def _with_boxes(tasks: DataFrame, run: Run, model_id: str, settings: ExportSettings) -> DataFrame:
     """Where each image is, its size (of imports only detections know it) and the boxes to show."""
     images = run.store.read(IMAGES).select("image_id", "uri", "path", "width", "height")
-    detections = _original_detections(run, model_id).select(
+    detections = run.store.read(DETECTIONS).where(
+        (F.col("model_id") == model_id) & (F.col("view") == ORIGINAL_VIEW)
+    )
+    detections = detections.select(
         "image_id", "detections", F.col("width").alias("seen_width"), F.col("height").alias("seen_height")
     )
     rows = tasks.join(images, "image_id", "left").join(detections, "image_id", "left")

@@ -24,9 +24,9 @@ class Model:
     classes: dict[int, str]
 
 
-def model_if_any(run: Run) -> Model | None:
-    """The model registered last, or none when no detector ran yet."""
-    return None if run.store.read(MODELS).isEmpty() else model_named(run, None)
+def is_any_registered(run: Run) -> bool:
+    """Whether a detector ran yet."""
+    return not run.store.read(MODELS).isEmpty()
 
 
 def model_named(run: Run, name: str | None, asked_by: str = "--model") -> Model:

@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import shutil
+from argparse import Namespace
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
@@ -21,6 +22,7 @@ from pyspark.sql import functions as F
 
 from conf.errors import QuarryError
 from conf.settings import NOT_KEPT, SampleLakeSettings, Settings
+from jobs.import_labels import JOB as IMPORT_LABELS
 from jobs.quarry import main
 from pipelines.cycle import branch_cycle, model_of_cycle, run_cycle
 from pipelines.cycle_stages import STAGES, StillOut
@@ -384,9 +386,19 @@ def test_a_cycle_made_job_by_job_has_a_status_too(finished: tuple[Run, Settings]
 
 
 def test_a_cycle_keeps_its_model_when_a_newer_one_comes(
-    finished: tuple[Run, Settings], tmp_path: Path
+    finished: tuple[Run, Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, settings = finished
+    judges: list[str | None] = []
+
+    def judged_by(*given: Any) -> dict[str, int]:
+        judges.append(given[5] and given[5].model_id)
+        return dict.fromkeys(("images", "boxes", "not_in_lake", "rejected"), 0)
+
+    monkeypatch.setattr("jobs.import_labels.import_labels", judged_by)
+    of_cycle = Namespace(cycle=CYCLE, model=None, label_map=None, labels="", format="coco", split="train")
+    nothing = Run(store=TableStore(run.store.session, str(tmp_path / "before any detector")))
+    IMPORT_LABELS.work(nothing, settings, of_cycle)
     mine = Run(store=TableStore(run.store.session, str(tmp_path)))
     mine.store.merge(CYCLES, run.store.read(CYCLES))
     models = run.store.read(MODELS)
@@ -397,6 +409,8 @@ def test_a_cycle_keeps_its_model_when_a_newer_one_comes(
     assert model_of_cycle(mine, CYCLE, None).model_id == own
     assert model_of_cycle(mine, CYCLE, "newer").model_id == "newer"
     assert model_of_cycle(mine, "job-by-job", None).model_id == "newer"
+    IMPORT_LABELS.work(mine, settings, of_cycle)
+    assert judges == [None, own]
 
 
 def test_settings_of_another_quarry_are_told(finished: tuple[Run, Settings], tmp_path: Path) -> None:
