@@ -29,7 +29,9 @@ class ExportSettings(Section):
     formats: tuple[ManifestFormat, ...] = Field(("coco", "label_studio"), description="manifest formats")
     strategies: tuple[str, ...] = Field((), description="strategies sent to labeling; none named: all")
     tasks: Literal["image", "verify_box", "verify_class"] = Field(
-        "image", description="whole images, or yes/no questions about each box's place or class"
+        "image",
+        description="image: whole images to label, picked boxes to correct; verify_*: yes/no questions about "
+        "each box's place or class",
     )
     folder: Location | None = Field(None, description="where manifests go; none: <root>/exports")
     pre_annotate_above: Probability | None = Field(

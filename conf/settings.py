@@ -312,9 +312,10 @@ class AcquireSettings(Section):
         "images", description="unit of the budget; the last two by `prices`"
     )
     prices: PriceList = Field(PriceList(), description="what labeling costs")
-    exclude: tuple[Literal["labeled", "sent", "quarantined"], ...] = Field(
-        ("labeled", "sent", "quarantined"),
-        description="what is never picked: trained on, picked by another cycle, or in quarantine",
+    exclude: tuple[Literal["labeled", "held_out", "sent", "quarantined"], ...] = Field(
+        ("labeled", "held_out", "sent", "quarantined"),
+        description="what is never picked: trained on, held out to measure with, picked by another cycle, in "
+        "quarantine",
     )
     device: Literal["cpu", "cuda"] = Field(
         "cpu", description="where k-center compares features; cuda: on the GPU of each task, the same picks"

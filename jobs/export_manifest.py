@@ -20,7 +20,8 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tasks",
         metavar="KIND",
-        help="image, or a question about each box: verify_box, verify_class (setting export.tasks)",
+        help="image (of box picks: boxes to correct), or a question about each box: verify_box, verify_class "
+        "(setting export.tasks)",
     )
     parser.add_argument(
         "--strategies", metavar="a,b", help="whose picks are sent (setting export.strategies; default: all)"

@@ -82,7 +82,8 @@ def require_budget_within(pool: DataFrame, budget: Budget, what: str) -> int:
     if not found.n:
         raise QuarryError(
             f"nothing to acquire: no {what} are left that are detected and not excluded (acquire.exclude: "
-            "labeled, sent by another cycle, or in quarantine); ingest and detect new images, or exclude less"
+            "labeled, held_out to measure with, sent by another cycle, quarantined); ingest and detect new "
+            "images, or exclude less"
         )
     if found.cost < budget.amount * (1 - 1e-9):  # sums of prices round
         raise QuarryError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from functools import partial
 
@@ -60,24 +60,14 @@ def export_manifests(
         acquired = acquired.where(F.col("strategy").isin(*settings.strategies))
     _require_boxes_of_model(acquired, run, model)
     tasks = labeling_tasks(acquired, run, model.model_id, settings, prices).persist(StorageLevel.DISK_ONLY)
-    wanted = _wanted(tasks, cycle_id, settings)
+    if settings.tasks != "image":
+        _require_boxes_to_ask_about(acquired, tasks, run, settings)
     folder = f"{(settings.folder or run.store.root + '/exports').rstrip('/')}/{cycle_id}"
     staging = f"{folder}/.{run.run_id}" if renames(folder) else folder
-    created = _created(run, model)
-    manifests = {
-        strategy: Manifest(
-            name=f"{cycle_id} {strategy}",
-            classes=tuple(name for _, name in sorted(model.classes.items())),
-            model_version=model.name,
-            kind=settings.tasks,
-            n_tasks=n_tasks,
-            created=created,
-        )
-        for strategy, n_tasks in wanted.items()
-    }
+    manifests = _manifests(tasks, run, cycle_id, model, settings)
     names: dict[tuple[str, str], str] = {
         (strategy, vendor): f"{name}.{vendor}"
-        for strategy, name in folder_names(wanted).items()
+        for strategy, name in folder_names(manifests).items()
         for vendor in settings.formats
     }
     job = ManifestJob(
@@ -89,7 +79,7 @@ def export_manifests(
     )
     try:
         files = _written(tasks, settings, job)
-        _require_all(wanted, settings.formats, files)
+        _require_all(manifests, settings.formats, files)
         for (strategy, vendor), path in job.folders.items():
             _write_companions(path, FORMATS[vendor].companions(manifests[strategy]))
         if staging != folder:
@@ -100,13 +90,13 @@ def export_manifests(
         if staging != folder:
             remove_folder(staging)
     final = {key: f"{folder}/{name}" for key, name in names.items()}
-    _record(run, cycle_id, files, final, settings)
+    _record(run, files, final, manifests, settings, cycle_id)
     for (strategy, vendor), path in final.items():
-        run.tell(f"{wanted[strategy]:,} tasks for {FORMATS[vendor].tool}: {path}")
+        run.tell(f"{manifests[strategy].n_tasks:,} tasks for {FORMATS[vendor].tool}: {path}")
     return {
         "manifests": len(final),
         "files": len(files),
-        "tasks": sum(wanted.values()),
+        "tasks": sum(manifest.n_tasks for manifest in manifests.values()),
         "boxes": sum(file.n_boxes for file in files if file.vendor == settings.formats[0]),
     }
 
@@ -136,18 +126,52 @@ def _require_formats_that_ask(settings: ExportSettings) -> None:
         )
 
 
-def _wanted(tasks: DataFrame, cycle_id: str, settings: ExportSettings) -> dict[str, int]:
-    """Tasks of each strategy."""
-    rows = tasks.groupBy("strategy").count().orderBy("strategy").limit(MOST_STRATEGIES).collect()
-    counts = {row.strategy: row["count"] for row in rows}
-    missing = set(settings.strategies) - counts.keys()
-    if missing or not counts:
-        what = f"strategy {sorted(missing)[0]!r}" if missing else "acquisition"
+def _manifests(
+    tasks: DataFrame, run: Run, cycle_id: str, model: Model, settings: ExportSettings
+) -> dict[str, Manifest]:
+    """What the tasks of each strategy share."""
+    rows = tasks.groupBy("strategy", "kind").count().orderBy("strategy").limit(MOST_STRATEGIES).collect()
+    names = [row.strategy for row in rows]
+    missing = sorted(set(settings.strategies).difference(names))
+    if missing or not names:
+        what = f"strategy {missing[0]!r}" if missing else "acquisition"
         raise QuarryError(
             f"cycle {cycle_id!r}: no {what} to make tasks of; run `quarry acquire --cycle {cycle_id}` first"
-            + (f"; it has {', '.join(counts)}" if counts else "")
+            + (f"; it has {', '.join(names)}" if names else "")
         )
-    return counts
+    created = _created(run, model)
+    return {
+        row.strategy: Manifest(
+            name=f"{cycle_id} {row.strategy}",
+            classes=tuple(name for _, name in sorted(model.classes.items())),
+            model_version=model.name,
+            kind=row.kind,
+            n_tasks=row["count"],
+            created=created,
+        )
+        for row in rows
+    }
+
+
+def _require_boxes_to_ask_about(
+    acquired: DataFrame, tasks: DataFrame, run: Run, settings: ExportSettings
+) -> None:
+    """Of images, the boxes at or above a threshold are asked about: none may reach it."""
+    shown = tasks.groupBy("strategy").agg(F.count_distinct("image_id").alias("n_shown"))
+    picked = acquired.groupBy("strategy").agg(F.count_distinct("image_id").alias("n_picked"))
+    rows = picked.join(shown, "strategy", "left").fillna(0).orderBy("strategy")
+    for row in rows.limit(MOST_STRATEGIES).collect():
+        if row.n_shown == 0:
+            raise QuarryError(
+                f"strategy {row.strategy!r}: export.tasks {settings.tasks} asks about boxes, and of "
+                f"{row.n_picked:,} images none has a box at or above export.pre_annotate_above "
+                f"({settings.pre_annotate_above}); lower it, or pick boxes"
+            )
+        if row.n_shown < row.n_picked:
+            run.tell(
+                f"{row.strategy}: nothing to ask about {row.n_picked - row.n_shown:,} of {row.n_picked:,} "
+                f"images, without a box at or above export.pre_annotate_above ({settings.pre_annotate_above})"
+            )
 
 
 def _created(run: Run, model: Model) -> str:
@@ -175,9 +199,9 @@ def _written(tasks: DataFrame, settings: ExportSettings, job: ManifestJob) -> li
     return sorted(files, key=lambda file: (file.strategy, file.vendor, file.file_name))
 
 
-def _require_all(wanted: dict[str, int], vendors: Iterable[str], files: list[Row]) -> None:
+def _require_all(manifests: Mapping[str, Manifest], vendors: Iterable[str], files: list[Row]) -> None:
     """No task may be lost between the tables and the files, before anybody sees them."""
-    for strategy, n_tasks in wanted.items():
+    for strategy, n_tasks in ((name, manifest.n_tasks) for name, manifest in manifests.items()):
         for vendor in vendors:
             found = sum(f.n_tasks for f in files if (f.strategy, f.vendor) == (strategy, vendor))
             if found != n_tasks:
@@ -195,10 +219,11 @@ def _write_companions(folder: str, texts: dict[str, str]) -> None:
 
 def _record(
     run: Run,
-    cycle_id: str,
     files: list[Row],
-    folders: dict[tuple[str, str], str],
+    folders: Mapping[tuple[str, str], str],
+    manifests: Mapping[str, Manifest],
     settings: ExportSettings,
+    cycle_id: str,
 ) -> None:
     """Rows of the files; those that this export replaced go away."""
     rows = [
@@ -206,7 +231,7 @@ def _record(
             **file.asDict(),
             "cycle_id": cycle_id,
             "path": f"{folders[file.strategy, file.vendor]}/{file.file_name}",
-            "tasks": settings.tasks,
+            "tasks": manifests[file.strategy].kind,
             "status": "published",
         }
         for file in files

@@ -1,4 +1,4 @@
-"""Picks as tasks for labelers: an image once with the boxes to start from, or a question about each box."""
+"""Picks as tasks for labelers: an image to label, picked boxes of it to correct, or a question about each."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from udfs.views import ORIGINAL_VIEW
 
 BOX_FIELDS = ("detection_id", "label_name", "score", "x1", "y1", "x2", "y2")
 SECONDS_PER_HOUR = 3_600.0
+BOXES = "boxes"
 
 
 def labeling_tasks(
@@ -20,9 +21,9 @@ def labeling_tasks(
 ) -> DataFrame:
     """One row per strategy and task.
 
-    An image is one task however many of its boxes were picked. Shown are the model's boxes at or above
-    `pre_annotate_above`; where boxes were picked, the picked ones and no others. A verification is a task for
-    each of these boxes.
+    An image that was picked is one task, the same for every strategy, with the model's boxes at or above
+    `pre_annotate_above` to start from. Where boxes were picked, those of an image are one task of the
+    strategy, which shows them and no others. A verification is a task for each of all these boxes.
 
     Args:
         acquired: Rows of `acquisition` of one cycle.
@@ -32,26 +33,25 @@ def labeling_tasks(
         prices: What a verification costs; whole tasks cost what their picks did.
 
     Returns:
-        Columns strategy, task_id (the same in every export), image_id, uri, path, width, height (px), rank
-        (of the best pick, from 1), score, cost_s, cost_money, boxes (structs of BOX_FIELDS).
+        Columns strategy, kind (a `TaskKind`), task_id (the same in every export), image_id, uri, path, width,
+        height (px), rank (of the best pick, from 1), score, cost_s, cost_money, boxes (structs of
+        BOX_FIELDS).
     """
     tasks = acquired.transform(_whole_images).transform(_with_boxes, run, model_id, settings)
     if settings.tasks != "image":
         tasks = tasks.transform(_as_questions, settings.tasks, prices)
     return tasks.select(
-        "strategy",
-        "task_id",
-        "image_id",
+        *("strategy", "kind", "task_id", "image_id"),
         *("uri", "path", "width", "height"),
-        "rank",
-        *("score", "cost_s", "cost_money", "boxes"),
+        *("rank", "score", "cost_s", "cost_money", "boxes"),
     )
 
 
 def _whole_images(acquired: DataFrame) -> DataFrame:
     pick = F.struct("rank", "score", "cost_s", "cost_money")
     picked = F.collect_list(F.when(F.col("detection_id").isNotNull(), F.struct("detection_id", pick)))
-    return acquired.groupBy("cycle_id", "strategy", "image_id").agg(
+    kind = F.when(F.col("unit") == "box", BOXES).otherwise("image").alias("kind")
+    return acquired.groupBy("cycle_id", "strategy", kind, "image_id").agg(
         F.min("rank").alias("rank"),
         F.min_by("score", "rank").alias("score"),
         F.sum("cost_s").alias("cost_s"),
@@ -75,19 +75,35 @@ def _with_boxes(tasks: DataFrame, run: Run, model_id: str, settings: ExportSetti
         above = F.lit(settings.pre_annotate_above is not None) & (
             box.score >= F.lit(settings.pre_annotate_above)
         )
-        return F.when(F.size("picked") == 0, above).otherwise(F.map_contains_key("picked", box.detection_id))
+        is_picked = F.map_contains_key("picked", box.detection_id)
+        return F.when(F.col("kind") == BOXES, is_picked).otherwise(above)
 
     def fields(box: Column) -> Column:
         return F.struct(*(box[name].alias(name) for name in BOX_FIELDS))
 
     return rows.withColumns(
         {
-            "task_id": F.concat_ws("/", "cycle_id", "image_id"),
+            "task_id": F.when(F.col("kind") == BOXES, boxes_task_id()).otherwise(image_task_id()),
             "width": F.coalesce("width", "seen_width"),
             "height": F.coalesce("height", "seen_height"),
             "boxes": F.transform(F.filter("detections", is_shown), fields),
         }
     )
+
+
+def image_task_id() -> Column:
+    """Id of the task to label an image, from cycle_id and image_id; ids of questions begin with it too."""
+    return F.concat_ws("/", "cycle_id", "image_id")
+
+
+def boxes_task_id() -> Column:
+    """Id of the task to correct the boxes that a strategy picked, from cycle_id, image_id and strategy."""
+    return F.concat_ws("/", "cycle_id", "image_id", F.lit(BOXES), "strategy")
+
+
+def question_task_id(detection_id: Column, kind: Column) -> Column:
+    """Id of a question about a box, from cycle_id and image_id; whichever strategy asks, it is the same."""
+    return F.concat_ws("/", "cycle_id", "image_id", detection_id, kind)
 
 
 def _as_questions(tasks: DataFrame, kind: str, prices: PriceList) -> DataFrame:
@@ -98,7 +114,8 @@ def _as_questions(tasks: DataFrame, kind: str, prices: PriceList) -> DataFrame:
     pick = F.element_at("picked", F.col("box.detection_id"))
     return boxes.withColumns(
         {
-            "task_id": F.concat_ws("/", "task_id", "box.detection_id", F.lit(kind)),
+            "kind": F.lit(kind),
+            "task_id": question_task_id(F.col("box.detection_id"), F.lit(kind)),
             "rank": F.coalesce(pick["rank"], "rank"),
             "score": F.coalesce(pick["score"], "score"),
             "cost_s": F.lit(seconds),

@@ -16,7 +16,7 @@ from conf.errors import QuarryError
 from conf.label_map import LabelMap
 from pipelines.label_matching import rejected_items, with_image_id, with_reasons
 from pipelines.models import Model
-from pipelines.partial_labels import with_queried_boxes
+from pipelines.partial_labels import with_known_boxes, with_verdicts
 from pipelines.run import Run
 from pipelines.tables import utc_timestamp
 from schemas.table import Table
@@ -84,6 +84,7 @@ def import_labels(
     truth = truth.persist(StorageLevel.DISK_ONLY)
     counts = _counts(run, truth, rejects)
     _require_usable(labels_uri, counts, parsed, rejects)
+    _tell_moved(run, truth, split)
     _write(run, truth, import_id)
     if counts["rejected"] or counts["not_in_lake"]:
         _keep_rejects(run, rejects, import_id)
@@ -141,22 +142,32 @@ def _placed(parsed: DataFrame, images: DataFrame) -> DataFrame:
 
 
 def _truth_rows(usable: DataFrame, run: Run, split: str, cycle_id: str, import_id: str) -> DataFrame:
+    """One row an image: columns of GROUND_TRUTH_HISTORY, and of GROUND_TRUTH among them."""
+    is_training = split == "train"  # held-out labels are whole images, whatever was picked
+    answers = (
+        usable.transform(with_verdicts, run, cycle_id)
+        if is_training
+        else usable.withColumn("is_whole", F.lit(True))
+    )
     # Several files may name one image, one for each class perhaps: their boxes are put together.
     together = F.array_sort(F.array_distinct(F.flatten("lists")))
     people = F.array_join(F.array_sort(F.col("people")), ", ")
+    of_whole = F.when(F.col("is_whole"), F.col("boxes"))
     labels = (
-        usable.groupBy("image_id")
+        answers.groupBy("image_id")
         .agg(
-            F.collect_list("boxes").alias("lists"),
-            F.max("complete").alias("complete"),
+            F.collect_list(of_whole).alias("lists"),
+            F.collect_list(F.struct("annotated_ts", "boxes")).alias("parts"),
+            F.coalesce(F.max(F.when(F.col("is_whole"), F.col("complete"))), F.lit(False)).alias("complete"),
             F.collect_set("annotator").alias("people"),
             F.max("annotated_ts").alias("annotated_ts"),
+            F.array_sort(F.collect_set("task_id")).alias("task_ids"),
         )
         .withColumn("boxes", F.when(F.size("lists") == 1, F.col("lists")[0]).otherwise(together))
         .withColumn("annotator", F.when(F.size("people") > 0, people))
     )
-    if split == "train":  # held-out labels are whole images, whatever was picked
-        labels = labels.transform(with_queried_boxes, run, cycle_id)
+    if is_training:
+        labels = labels.transform(with_known_boxes, run)
     return labels.withColumns(
         {
             "split": F.lit(split),
@@ -164,7 +175,7 @@ def _truth_rows(usable: DataFrame, run: Run, split: str, cycle_id: str, import_i
             "import_id": F.lit(import_id),
             "ts": utc_timestamp(run.started_s),
         }
-    ).select(*GROUND_TRUTH.column_names)
+    ).select(*GROUND_TRUTH_HISTORY.column_names)
 
 
 def _counts(run: Run, truth: DataFrame, rejects: DataFrame) -> dict[str, int]:
@@ -199,6 +210,15 @@ def _require_usable(labels_uri: str, counts: dict[str, int], parsed: DataFrame, 
             raise QuarryError(
                 f"labels {labels_uri}: all {counts['rejected']:,} items were rejected: {example.reason}"
             )
+
+
+def _tell_moved(run: Run, truth: DataFrame, split: str) -> None:
+    others = run.store.read(GROUND_TRUTH, pinned=True).where(F.col("split") != split)
+    n_moved = others.join(truth.select("image_id"), "image_id", "left_semi").count()
+    if n_moved:
+        was = "held out to measure with" if split == "train" else "trained on"
+        now = "trained on" if split == "train" else "held out to measure with"
+        run.tell(f"{n_moved:,} images that were {was} are {now} from now on (--split {split})")
 
 
 def _write(run: Run, truth: DataFrame, import_id: str) -> None:

@@ -2,70 +2,136 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.box_dataset import BACKGROUND, boxes_of_picks, same_object
+from pipelines.labeling_tasks import BOXES, image_task_id
 from pipelines.run import Run
 from pipelines.tables import sql_literal
-from schemas.tables import ACQUISITION, GROUND_TRUTH, TRUTH_BOX_DDL
+from schemas.tables import ACQUISITION, GROUND_TRUTH, MANIFESTS, TRUTH_BOX_DDL
 
 QUERY_SOURCE = "query"
 _BOXES = f"array<{TRUTH_BOX_DDL}>"
+_LONG_AGO, _JUST_NOW = datetime(1, 1, 2), datetime(9999, 12, 30)
 
 
-def with_queried_boxes(labels: DataFrame, run: Run, cycle_id: str) -> DataFrame:
-    """Labels of the cycle's box picks as verdicts on those boxes; labels of whole images as they are.
+def with_verdicts(answers: DataFrame, run: Run, cycle_id: str) -> DataFrame:
+    """Answers to box tasks with the boxes that were shown and are gone, as background; others as they are.
 
-    Of an image that came back as a whole, a picked box that meets no returned box (IoU >= 0.5) is background;
-    of single verifications, which are not complete, only what was answered counts. Boxes that were labeled
-    earlier stay, but for those a new one meets: corrections supersede. The image is complete only if it was
-    before.
+    A picked box that meets no returned box (IoU >= 0.5) is background, unless something of the answer was
+    rejected. Which task was answered is told by its id. Of an image without one (the tool lost it) of which
+    the cycle sent boxes, the answer is taken for one to them; with boxes of several strategies it cannot be
+    told which were shown, and none is background.
 
     Args:
-        labels: Columns image_id, boxes and complete, one row an image.
+        answers: Columns image_id, task_id, boxes and complete, one row an answer.
         run: The run.
         cycle_id: Whose picks were labeled.
 
     Returns:
-        The same columns.
+        The same and `is_whole`: whether the image was to be labeled, not boxes of it.
 
     Source: fine-grained boxes, section 3 ("Updating the Training Dataset").
     """
-    known = run.store.read(GROUND_TRUTH, pinned=True).select(
-        "image_id", F.col("boxes").alias("known"), F.col("complete").alias("was_complete")
-    )
-    rows = labels.join(_queried_boxes(run, cycle_id), "image_id", "left").join(known, "image_id", "left")
+    rows = answers.join(_queried_boxes(run, cycle_id), "image_id", "left")
+    rows = rows.withColumn("cycle_id", F.lit(cycle_id))
+    asked = F.col("task_id")
+    to_boxes = F.concat(image_task_id(), F.lit(f"/{BOXES}/"))
+    is_of_boxes = F.coalesce(F.startswith(asked, to_boxes), F.lit(False))
+    is_of_image = F.coalesce(asked == image_task_id(), F.lit(False))
+    is_question = F.startswith(asked, F.concat(image_task_id(), F.lit("/"))) & ~is_of_boxes
+    is_question = F.coalesce(is_question, F.lit(False))
+    is_unnamed = ~is_of_image & ~is_of_boxes & ~is_question
+    is_only_strategy = F.size(F.array_distinct("queried.strategy")) == 1
+    shown_by = F.substr(asked, F.length(to_boxes) + 1)
+    is_gone = F.col("complete") & (is_of_boxes | is_unnamed)
+
+    def is_refused(pick: Column) -> Column:
+        is_shown = F.when(is_of_boxes, pick["strategy"] == shown_by).otherwise(is_only_strategy)
+        return is_gone & is_shown & ~_meets_any(pick["box"], F.col("boxes"))
+
+    refused = F.transform(F.filter("queried", is_refused), lambda pick: pick["box"])
+    is_whole = is_of_image | (is_unnamed & F.col("queried").isNull())
     none = F.array().cast(_BOXES)
-    unmet = F.filter("queried", lambda box: ~_meets_any(box, F.col("boxes")))
-    refused = F.when(F.col("complete"), unmet)
-    said = F.concat("boxes", F.coalesce(refused, none))
-    earlier = F.filter(F.coalesce("known", none), lambda box: ~_meets_any(box, said))
-    is_whole = F.col("queried").isNull() & F.col("complete")
-    was_complete = F.coalesce("was_complete", F.lit(False))
-    together = F.array_sort(F.concat(earlier, said))
+    said = F.concat("boxes", F.when(is_whole, none).otherwise(F.coalesce(refused, none)))
+    return rows.withColumns({"boxes": said, "is_whole": is_whole}).drop("queried", "cycle_id")
+
+
+def with_known_boxes(labels: DataFrame, run: Run) -> DataFrame:
+    """Labels of images that are not completely labeled, with the boxes that were labeled earlier.
+
+    Of answers that meet (IoU >= 0.5) the newest counts: corrections supersede. The image is complete only if
+    it was before; labels held out to measure with are none of those it was trained on.
+
+    Args:
+        labels: Columns image_id, boxes, complete, annotated_ts, and `parts`: an array of structs annotated_ts
+            and boxes, the answers that are no labels of the whole image.
+        run: The run.
+
+    Returns:
+        The same without `parts`.
+    """
+    known = run.store.read(GROUND_TRUTH, pinned=True).where("split = 'train'")
+    known = known.select(
+        "image_id",
+        F.col("boxes").alias("known"),
+        F.col("complete").alias("was_complete"),
+        F.col("annotated_ts").alias("known_ts"),
+        F.coalesce(F.least("annotated_ts", "ts"), F.lit(_LONG_AGO)).alias("known_since"),
+    )
+    rows = labels.join(known, "image_id", "left")
+    earlier = F.struct(F.col("known_since").alias("annotated_ts"), F.col("known").alias("boxes"))
+    parts = F.transform(
+        "parts",
+        lambda part: F.struct(
+            F.coalesce(part["annotated_ts"], F.lit(_JUST_NOW)).alias("annotated_ts"),
+            part["boxes"].alias("boxes"),
+        ),
+    )
+    every = F.when(F.col("known").isNull(), parts).otherwise(F.concat(F.array(earlier), parts))
+    together = F.aggregate(
+        F.array_sort(every),
+        F.array().cast(_BOXES),
+        lambda said, part: F.concat(
+            F.filter(said, lambda box: ~_meets_any(box, part["boxes"])), part["boxes"]
+        ),
+    )
+    is_whole = F.col("complete")
     return rows.withColumns(
         {
-            "boxes": F.when(is_whole, F.col("boxes")).otherwise(together),
-            "complete": F.when(is_whole, F.col("complete")).otherwise(was_complete),
+            "boxes": F.when(is_whole, F.col("boxes")).otherwise(F.array_sort(together)),
+            "complete": is_whole | F.coalesce("was_complete", F.lit(False)),
+            # What is added to newer labels is not older than they are.
+            "annotated_ts": F.when(is_whole, F.col("annotated_ts")).otherwise(
+                F.greatest("annotated_ts", "known_ts")
+            ),
         }
-    ).drop("queried", "known", "was_complete")
+    ).drop("parts", "known", "was_complete", "known_ts", "known_since")
 
 
 def _queried_boxes(run: Run, cycle_id: str) -> DataFrame:
-    """image_id and, as `queried`, the picked boxes of images that were not picked whole, as background."""
-    picks = run.store.read(ACQUISITION).where(f"cycle_id = {sql_literal(cycle_id)}")
-    whole = picks.where("unit = 'image'").select("image_id")
-    boxes = picks.where("unit = 'box'").join(whole, "image_id", "left_anti")
-    picked = boxes_of_picks(run, boxes).select("image_id", "d.*")
+    """image_id and, as `queried`, the boxes that were picked and sent: structs strategy and box."""
+    of_cycle = f"cycle_id = {sql_literal(cycle_id)}"
+    picks = run.store.read(ACQUISITION).where(f"{of_cycle} AND unit = 'box'")
+    sent = run.store.read(MANIFESTS).where(of_cycle).select("strategy").distinct()
+    if not sent.isEmpty():  # else the picks went to labelers on another way
+        picks = picks.join(sent, "strategy", "left_semi")
     verdict = F.struct(
-        *("label", "label_name", "x1", "y1", "x2", "y2"),
+        *("d.label", "d.label_name", "d.x1", "d.y1", "d.x2", "d.y2"),
         F.lit(False).alias("iscrowd"),
         F.lit(BACKGROUND).alias("status"),
         F.lit(QUERY_SOURCE).alias("source"),
-        F.col("detection_id"),
+        F.col("d.detection_id"),
+    ).cast(TRUTH_BOX_DDL)
+    picked = boxes_of_picks(run, picks).withColumn("detection_id", F.col("d.detection_id"))
+    keys = ["image_id", "detection_id"]
+    rows = picked.join(picks.select(*keys, "strategy").distinct(), keys)
+    return rows.groupBy("image_id").agg(
+        F.collect_list(F.struct("strategy", verdict.alias("box"))).alias("queried")
     )
-    return picked.groupBy("image_id").agg(F.collect_set(verdict).cast(_BOXES).alias("queried"))
 
 
 def _meets_any(box: Column, others: Column) -> Column:

@@ -95,10 +95,11 @@ def excluded_images(
 ) -> DataFrame | None:
     """Ids of the images nothing may be picked from; none when the settings exclude nothing."""
     out = []
+    truth = run.store.read(GROUND_TRUTH)
     if "labeled" in settings.exclude:
-        truth = run.store.read(GROUND_TRUTH)
-        # Labels held out to measure with are none that were trained on.
         out.append(truth.where("complete AND split = 'train'").select("image_id"))
+    if "held_out" in settings.exclude:
+        out.append(truth.where("split = 'eval'").select("image_id"))
     if "sent" in settings.exclude:
         sent = _picked_elsewhere(run, cycle_id)
         # An image of which boxes are out may lend other boxes, but not be sent as a whole too.

@@ -144,8 +144,12 @@ GROUND_TRUTH = Table(
 GROUND_TRUTH_HISTORY = Table(
     name="ground_truth_history",
     comment="What every import said of an image, also what was corrected later",
-    columns=tuple(
-        _required(c.name, c.ddl_type, c.comment) if c.name == "import_id" else c for c in GROUND_TRUTH.columns
+    columns=(
+        *(
+            _required(c.name, c.ddl_type, c.comment) if c.name == "import_id" else c
+            for c in GROUND_TRUTH.columns
+        ),
+        _optional("task_ids", "ARRAY<STRING>", "tasks that were answered, as far as the tool kept their ids"),
     ),
     key=("image_id", "import_id"),
 )
@@ -262,7 +266,7 @@ MANIFESTS = Table(
         _required("vendor", "STRING", "format of the file: coco, label_studio, cvat, scale ..."),
         _required("strategy", "STRING", "acquisition.strategy"),
         _required("path", "STRING", "where the file is"),
-        _optional("tasks", "STRING", "kind of its tasks: image, verify_box or verify_class"),
+        _optional("tasks", "STRING", "kind of its tasks: image, boxes, verify_box or verify_class"),
         _required("n_tasks", "BIGINT", "labeling tasks"),
         _required("n_images", "BIGINT", "images, each once"),
         _required("n_boxes", "BIGINT", "pre-annotated boxes"),

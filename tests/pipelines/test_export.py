@@ -158,15 +158,13 @@ def test_an_export_that_knows_of_no_other_has_the_same_bytes(run: Run, tmp_path:
     assert _bytes(tmp_path / "out") == before
 
 
-def test_picked_boxes_share_their_image_s_task_or_are_questions_of_their_own(
-    run: Run, tmp_path: Path
-) -> None:
+def test_picked_boxes_of_an_image_share_a_task(run: Run, tmp_path: Path) -> None:
     _export(run, tmp_path, formats=("label_studio",), strategies=("boxes",))
     tasks = _tasks(tmp_path / "c1" / "boxes.label_studio")
     shown = [[region["id"] for region in task["predictions"][0]["result"]] for task in tasks]
     assert [sorted(ids) for ids in shown] == [["d0-0", "d0-1"], ["d1-0"]]
     (row,) = rows(run.store.root, "manifests")
-    assert (row["tasks"], row["n_tasks"], row["n_images"], row["cost_s"]) == ("image", 2, 2, 219.0)
+    assert (row["tasks"], row["n_tasks"], row["n_images"], row["cost_s"]) == ("boxes", 2, 2, 219.0)
 
 
 def test_images_without_pre_annotations(run: Run, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from udfs.formats.json_values import (
 )
 from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedBox, ReturnedImage, box_fault
 from udfs.formats.task import (
+    QUESTIONS,
     Corners,
     LabelingTask,
     Manifest,
@@ -78,6 +79,21 @@ def write_coco(stream: IO[str], tasks: Iterable[LabelingTask], manifest: Manifes
     categories = [{"id": i + 1, "name": name, "supercategory": ""} for name, i in indices.items()]
     stream.write(f'],\n"categories":{compact_json(categories)}}}\n')
     return ManifestCounts(n_tasks=n_tasks, n_boxes=n_boxes, n_dropped_boxes=n_dropped)
+
+
+def coco_companions(manifest: Manifest) -> dict[str, str]:
+    """`README.txt`: what is asked of the labelers, and what to import."""
+    return {"README.txt": _README.format(question=QUESTIONS[manifest.kind])}
+
+
+_README = """\
+{question}
+
+1. Import the tasks-*.json files in the order of their names into a tool that reads COCO; file names are paths
+   below the lake's root. Image ids are ranks: 1 is worth most.
+2. Import what the tool exports as COCO as labels of the format coco. Keep the keys that begin with quarry_
+   where the tool can: they say which task an image answers.
+"""
 
 
 def read_coco(stream: IO[bytes]) -> Iterator[ReturnedImage | RejectedItem]:

@@ -26,6 +26,7 @@ from udfs.formats.task import (
     class_index,
     class_indices,
     clipped_box,
+    is_question,
 )
 from udfs.formats.xml_values import xml_attribute, xml_text
 
@@ -143,7 +144,7 @@ Leave the tag quarry_task and the attributes that begin with quarry_ as they are
 
 class _Frames:
     def __init__(self, kind: TaskKind) -> None:
-        self._is_once = kind == "image"
+        self._is_once = not is_question(kind)
         self._numbers: dict[bytes, int] = {}
         self._stems = UniqueNames("file name without its ending")
 
@@ -214,7 +215,7 @@ def _head_xml(name: str, n_frames: int, labels: list[dict[str, Any]]) -> str:
 def _image_xml(task: LabelingTask, frame: int, kept: list[tuple[TaskBox, Corners]], is_new: bool) -> str:
     name = xml_attribute(task.file_name, f"file name of image {task.image_id!r}")
     lines = [f'<image id="{frame}" name={name} width="{task.width}" height="{task.height}">']
-    is_verification = task.kind != "image"
+    is_verification = is_question(task.kind)
     for box, corners in kept:
         attributes = {DETECTION_ID: box.detection_id}
         if is_verification:

@@ -18,6 +18,7 @@ from udfs.formats.task import (
     class_index,
     class_indices,
     clipped_box,
+    is_question,
 )
 
 LABELS, REGION, REGION_LABEL = "label", "region", "region"
@@ -79,7 +80,7 @@ def _boxes_inside(
             f"task {task.task_id!r}: expected kind {manifest.kind!r} as its manifest has, got {task.kind!r}; "
             "a labeling interface asks one kind of question, so write a manifest for each"
         )
-    if task.kind != "image" and (len(task.boxes), len(boxes)) != (1, 1):
+    if is_question(task.kind) and (len(task.boxes), len(boxes)) != (1, 1):
         raise QuarryError(
             f"task {task.task_id!r}: expected one box inside the image to ask about, got {len(boxes)} of "
             f"{len(task.boxes)}; leave the task out"
@@ -106,7 +107,7 @@ def _task(task: LabelingTask, boxes: list[tuple[TaskBox, Corners]], model_versio
         _rectangle(task, LABELS, box.label_name, box.detection_id, corners) | {"score": box.score}
         for box, corners in boxes
     ]
-    if task.kind != "image":
+    if is_question(task.kind):
         ((box, corners),) = boxes
         data |= {"detection_id": box.detection_id, "label_name": box.label_name}
         data |= {"box": [round(value, 3) for value in corners]}

@@ -9,7 +9,7 @@ from xml.sax.saxutils import quoteattr
 
 from conf.errors import QuarryError
 from udfs.formats.label_studio import LABELS, REGION, REGION_LABEL
-from udfs.formats.task import NO, QUESTIONS, YES, Manifest, class_indices
+from udfs.formats.task import NO, QUESTIONS, YES, Manifest, class_indices, is_question
 
 ANSWER, RIGHT_CLASS, NO_OBJECT = "answer", "class", "no object"
 _GOLDEN_ANGLE_TURNS = 0.381966
@@ -53,8 +53,9 @@ def label_studio_companions(manifest: Manifest) -> dict[str, str]:
 def labeling_config(manifest: Manifest) -> str:
     """The XML of the labeling interface of a manifest written by `write_label_studio`.
 
-    Whole images get a label for each class, in its own colour, the first nine with a number key. A question
-    gets an answer that must be given and, of a class that is wrong, the classes to choose from.
+    Images and boxes to correct get a label for each class, in its own colour, the first nine with a number
+    key. A question gets an answer that must be given and, of a class that is wrong, the classes to choose
+    from.
 
     Args:
         manifest: Its kind and its classes, in the order in which annotators see them.
@@ -86,12 +87,12 @@ def _elements(manifest: Manifest) -> Iterator[str]:
         when = f' visibleWhen="choice-selected" whenTagName="{ANSWER}" whenChoiceValue="{NO}"'
         layout = ' layout="select"' if len(manifest.classes) > _MOST_BUTTONS else ""
         yield from _choices(RIGHT_CLASS, manifest.classes, "Choose the right class.", when + layout)
-    if manifest.kind == "image":
+    if not is_question(manifest.kind):
         # Below the image they are out of sight: the view of an image is as high as the window.
         yield from _labels(manifest)
     # As it is by default, `fit` cuts off the borders of images that are smaller than the view.
     yield '<Image name="image" value="$image" defaultZoom="auto" zoom="true" zoomControl="true"/>'
-    if manifest.kind != "image":
+    if is_question(manifest.kind):
         # Nothing is drawn for a question: what the tool must know to show the boxes stays out of sight.
         yield '<View style="display: none">'
         yield from (f"  {line}" for line in _labels(manifest))
@@ -113,7 +114,7 @@ def _choices(name: str, values: tuple[str, ...], message: str, attributes: str =
 def _labels(manifest: Manifest) -> Iterator[str]:
     yield f'<RectangleLabels name="{LABELS}" toName="image" canRotate="false">'
     for index, name in enumerate(manifest.classes):
-        hotkey = f' hotkey="{index + 1}"' if manifest.kind == "image" and index < 9 else ""
+        hotkey = f' hotkey="{index + 1}"' if index < 9 and not is_question(manifest.kind) else ""
         yield f'  <Label value={quoteattr(name)} background="{_colour(index)}"{hotkey}/>'
     yield "</RectangleLabels>"
 

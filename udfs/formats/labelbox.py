@@ -23,6 +23,7 @@ from udfs.formats.task import (
     class_index,
     class_indices,
     clipped_box,
+    is_question,
 )
 
 RIGHT_CLASS = "Right class"
@@ -52,7 +53,7 @@ def write_labelbox_data_rows(
     """Write a JSON array of Labelbox data rows, one a task, and count what went in.
 
     An image has the same global key in every cycle, so that Labelbox keeps one row of it, which an upsert
-    creates or updates. A question about a box has its own row.
+    creates or updates. Boxes to correct and questions about one have rows of their own.
 
     Args:
         stream: Where the JSON goes, opened for text; the text is pure ASCII.
@@ -140,7 +141,7 @@ def labelbox_ontology(manifest: Manifest) -> dict[str, str]:
                 "tool": "rectangle",
                 "name": name,
                 "required": False,
-                "classifications": [] if manifest.kind == "image" else [_question(manifest)],
+                "classifications": [_question(manifest)] if is_question(manifest.kind) else [],
             }
             for name in class_indices(manifest.classes)
         ],
@@ -170,7 +171,7 @@ def _data_row(task: LabelingTask) -> dict[str, Any]:
             {"name": strategy, "value": task.strategy},
         ],
     }
-    if task.kind != "image":
+    if is_question(task.kind):
         x1, y1, x2, y2 = task.region
         text = f"{QUESTIONS[task.kind]} Look at x {x1:.0f} to {x2:.0f} and y {y1:.0f} to {y2:.0f} px."
         row["attachments"] = [{"type": "RAW_TEXT", "value": text}]

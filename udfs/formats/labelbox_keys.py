@@ -13,6 +13,7 @@ from udfs.formats.task import LabelingTask
 LONGEST_KEY = 200
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789._/-")
 _IMAGE_KEY = re.compile(r"quarry:image:([a-z0-9._/=-]+)")
+_BOXES_KEY = re.compile(r"quarry:boxes:([a-z0-9._/=-]+)")
 _BOX_KEY = re.compile(r"quarry:box:([a-z0-9._/=-]+):([a-z0-9._/=-]+)")
 
 
@@ -20,7 +21,8 @@ def global_key(task: LabelingTask) -> str:
     """The key of the task's data row: unique in a workspace, whatever the ids hold.
 
     An image has one data row, ``quarry:image:<image_id>``, however many cycles send it: they share the row
-    and differ by project. A question about a box has its own, ``quarry:box:<task_id>:<detection_id>``.
+    and differ by project. Boxes to correct have their own, ``quarry:boxes:<task_id>``, and so has a question
+    about a box, ``quarry:box:<task_id>:<detection_id>``.
     Labelbox ignores case, allows few signs and turns others into underscores; other bytes of an id are
     therefore written as ``=`` and two hexadecimal digits.
 
@@ -29,6 +31,8 @@ def global_key(task: LabelingTask) -> str:
     """
     if task.kind == "image":
         key = f"quarry:image:{_quoted(task.image_id)}"
+    elif task.kind == "boxes":
+        key = f"quarry:boxes:{_quoted(task.task_id)}"
     else:
         (box,) = task.boxes
         key = f"quarry:box:{_quoted(task.task_id)}:{_quoted(box.detection_id)}"
@@ -45,6 +49,8 @@ def ids_of_key(key: Any) -> tuple[str | None, str | None, str | None]:
     if is_text(key):
         if match := _IMAGE_KEY.fullmatch(key):
             return _unquoted(match[1]), None, None
+        if match := _BOXES_KEY.fullmatch(key):
+            return None, _unquoted(match[1]), None
         if match := _BOX_KEY.fullmatch(key):
             task_id, detection_id = _unquoted(match[1]), _unquoted(match[2])
             if task_id is not None and detection_id is not None:

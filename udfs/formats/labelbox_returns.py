@@ -92,18 +92,19 @@ def _answer(
         yield _rejected("image", label, f"expected annotations.objects, got {shown(annotations)}", file_name)
         return
     image_id, task_id, detection_id = ids_of_key(key)
-    if task_id is not None and len(objects) != 1:
+    is_asked = detection_id is not None
+    if is_asked and len(objects) != 1:
         reason = f"expected the box that was asked about, got {len(objects)}; answer no to remove it"
         yield _rejected("image", label, reason, file_name)
         return
     boxes: list[ReturnedBox] = []
     for found in objects:
-        box = _box(found, detection_id=detection_id, is_asked=task_id is not None, frame=(width, height))
+        box = _box(found, detection_id=detection_id, is_asked=is_asked, frame=(width, height))
         if isinstance(box, ReturnedBox):
             boxes.append(box)
         else:
             yield _rejected("annotation", found, box, file_name)
-    if task_id is not None and not boxes:
+    if is_asked and not boxes:
         return
     details = label.get("label_details")
     details = details if isinstance(details, Mapping) else {}
@@ -115,7 +116,7 @@ def _answer(
         boxes=tuple(boxes),
         quarry_image_id=image_id,
         task_id=task_id,
-        complete=task_id is None and len(boxes) == len(objects),
+        complete=not is_asked and len(boxes) == len(objects),
         annotator=creator if is_text(creator) else None,
         annotated_at=utc_time(details.get("updated_at")) or utc_time(details.get("created_at")),
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, get_args
 
-from udfs.formats.coco import read_coco, write_coco
+from udfs.formats.coco import coco_companions, read_coco, write_coco
 from udfs.formats.cvat import cvat_companions, write_cvat, write_cvat_manifest
 from udfs.formats.cvat_returns import read_cvat
 from udfs.formats.ground_truth import ground_truth_companions, write_ground_truth
@@ -54,14 +54,21 @@ class LabelFormat:
     tool: str
     suffixes: tuple[str, ...]
     write: Write | None = None
-    kinds: frozenset[TaskKind] = frozenset({"image"})
+    kinds: frozenset[TaskKind] = frozenset({"image", "boxes"})
     companions: Companions = _no_companions
     read: Read | None = None
 
 
-_EVERY_KIND: frozenset[TaskKind] = frozenset({"image", "verify_box", "verify_class"})
+_EVERY_KIND: frozenset[TaskKind] = frozenset(get_args(TaskKind))
 _ALL = (
-    LabelFormat(name="coco", tool="COCO", suffixes=(".json",), write=write_coco, read=read_coco),
+    LabelFormat(
+        name="coco",
+        tool="COCO",
+        suffixes=(".json",),
+        write=write_coco,
+        companions=coco_companions,
+        read=read_coco,
+    ),
     LabelFormat(
         name="cvat",
         tool="CVAT",

@@ -44,7 +44,8 @@ class ReturnedImage:
         boxes: What was drawn; none: looked at and found empty.
         quarry_image_id: Set when the file carries our id back.
         task_id: Set when the file carries our task's id back.
-        complete: Whether the whole image was labeled, or only the boxes that were asked about.
+        complete: Whether all that the task showed is answered; not of a question, nor where something of the
+            image was rejected.
         annotator: Who labeled it, as the file says.
         annotated_at: When, ISO 8601 with an offset or UTC, as the file says.
     """

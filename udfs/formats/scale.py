@@ -23,6 +23,7 @@ from udfs.formats.task import (
     class_index,
     class_indices,
     clipped_box,
+    is_question,
 )
 
 _README = """\
@@ -102,7 +103,7 @@ def scale_project(manifest: Manifest) -> dict[str, str]:
 def _parameters(manifest: Manifest) -> dict[str, Any]:
     classes = list(class_indices(manifest.classes))
     attributes: dict[str, Any] = {}
-    if manifest.kind != "image":
+    if is_question(manifest.kind):
         question, answers = QUESTIONS[manifest.kind], list(choices(manifest.kind))
         attributes[ANSWER] = {"type": "category", "description": question, "choices": answers}
     if manifest.kind == "verify_class":
@@ -143,7 +144,7 @@ def _own_fields(
             "detection_ids": sent,
         },
     }
-    if task.kind != "image":
+    if is_question(task.kind):
         x1, y1, x2, y2 = task.region
         place = f"Look at x {x1:.0f} to {x2:.0f} and y {y1:.0f} to {y2:.0f} px."
         fields["instruction"] = f"{QUESTIONS[task.kind]} {place}"

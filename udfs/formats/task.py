@@ -10,15 +10,21 @@ from typing import Literal
 
 from conf.errors import QuarryError, nearest
 
-TaskKind = Literal["image", "verify_box", "verify_class"]
+TaskKind = Literal["image", "boxes", "verify_box", "verify_class"]
 Corners = tuple[float, float, float, float]
 
 YES, NO = "yes", "no"
 QUESTIONS: Mapping[TaskKind, str] = {
     "image": "Draw a box around every object; correct the boxes that are there.",
+    "boxes": "Fit each box to the object it is on and set its class; delete it if there is none. Add none.",
     "verify_box": "Does the box fit an object? yes: keep it; no: no object there. If it fits badly, move it.",
     "verify_class": "Is the class of the box right? yes: keep it; no: choose the right class.",
 }
+
+
+def is_question(kind: TaskKind) -> bool:
+    """Whether tasks of this kind ask about one box, with answers to choose from."""
+    return kind in ("verify_box", "verify_class")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +55,8 @@ class LabelingTask:
         score: What the strategy ranked by.
         strategy: That picked it.
         boxes: To correct; of a verification the one box that is asked about.
-        kind: ``image``: label the whole image; ``verify_box``, ``verify_class``: answer for one box.
+        kind: ``image``: label the whole image; ``boxes``: correct these boxes and no others; ``verify_box``,
+            ``verify_class``: answer for one box.
     """
 
     task_id: str
@@ -70,7 +77,7 @@ class LabelingTask:
 
         Source: DeLR, section 3.2 ("we enlarge the pseudo boxes twice as the annotation regions").
         """
-        if self.kind == "image":
+        if not is_question(self.kind):
             return (0.0, 0.0, float(self.width), float(self.height))
         (box,) = self.boxes
         half_width, half_height = (box.x2 - box.x1) / 2.0, (box.y2 - box.y1) / 2.0
