@@ -388,6 +388,9 @@ class TrainSettings(Section):
     validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         0.1, description="share of images (whole sequences together) held out for AP"
     )
+    noisy_weight: Probability = Field(
+        0.5, description="lambda_d: weight of the loss of boxes nobody has checked; 0: they are ignored"
+    )
     threads: Positive | None = Field(None, description="CPU threads; none: all cores")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one")
 

@@ -30,11 +30,13 @@ class TrainingView:
         pixels: (3, h, w) uint8, RGB.
         boxes_xyxy: (m, 4) float32, px of `pixels`.
         labels: (m,) int64, 1..K.
+        noisy: (m,) bool, boxes that nobody has checked.
     """
 
     pixels: Tensor
     boxes_xyxy: Tensor
     labels: Tensor
+    noisy: Tensor
 
 
 def view_generator(seed: int, epoch: int, image: str) -> np.random.Generator:
@@ -47,6 +49,7 @@ def training_view(
     image: Image.Image,
     boxes_xyxy: NDArray[np.float32],
     labels: NDArray[np.int64],
+    noisy: NDArray[np.bool_],
     size_px: tuple[int, int],
     random: np.random.Generator,
 ) -> TrainingView:
@@ -59,6 +62,7 @@ def training_view(
         image: RGB.
         boxes_xyxy: (m, 4) float32, px of `image`.
         labels: (m,) int64.
+        noisy: (m,) bool.
         size_px: Shorter and longer side fed to the model (px).
         random: Source of every choice.
 
@@ -80,7 +84,12 @@ def training_view(
         boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
     boxes, kept = _visible_boxes(boxes, height, width)
     pixels = torch.from_numpy(np.array(view)).permute(2, 0, 1)
-    return TrainingView(pixels, torch.from_numpy(boxes.astype(np.float32)), torch.from_numpy(labels[kept]))
+    return TrainingView(
+        pixels=pixels,
+        boxes_xyxy=torch.from_numpy(boxes.astype(np.float32)),
+        labels=torch.from_numpy(labels[kept]),
+        noisy=torch.from_numpy(noisy[kept]),
+    )
 
 
 def _offset(side: int, window: int, random: np.random.Generator) -> int:

@@ -28,12 +28,16 @@ class AnnotatedImage:
         group: Images of one group (a sequence) never part between training and validation.
         truth: Its objects.
         size_wh: Width and height (px) that the annotations refer to; none when the file does not say.
+        noisy: (m,) bool, which boxes of `truth` a model predicted and nobody has checked.
+        complete: Whether every object is labeled; otherwise the image serves training only.
     """
 
     uri: str
     group: str
     truth: TruthBoxes
     size_wh: tuple[int, int] | None
+    noisy: NDArray[np.bool_]
+    complete: bool
 
 
 class UnusableImage(Exception):
@@ -45,7 +49,9 @@ def read_coco_images(
 ) -> tuple[list[AnnotatedImage], tuple[str, ...]]:
     """Images and classes of one COCO JSON, or of all below a folder or matching a pattern.
 
-    Categories are told apart by name, so that files may number them differently.
+    Categories are told apart by name, so that files may number them differently. Two keys are not COCO's:
+    `"noisy": 1` of an annotation, a predicted box that nobody has checked, and `"complete": false` of an
+    image, some objects of which have no label. An image with a noisy box is not complete either.
 
     Args:
         labels_uri: COCO JSON, a folder of them, or a glob pattern; local or URI.
@@ -76,18 +82,24 @@ def split_by_group(
     Groups are taken in the order of a hash of seed and group until `validation_fraction` of the images is
     reached. Unless the fraction is 0, both parts hold at least one group, if there are two.
 
+    A group with an image that is not completely labeled is always trained on: objects found there that have
+    no label would count as false positives. The fraction is then of the images in the other groups, and
+    nothing is held out where there are none.
+
     Args:
         images: All images.
         validation_fraction: In [0, 1).
         seed: Another seed, another split.
     """
+    partly_labeled = {image.group for image in images if not image.complete}
     sizes: dict[str, int] = {}
     for image in images:
-        sizes[image.group] = sizes.get(image.group, 0) + 1
+        if image.group not in partly_labeled:
+            sizes[image.group] = sizes.get(image.group, 0) + 1
     ordered = sorted(sizes, key=lambda group: hashlib.sha256(f"{seed} {group}".encode()).hexdigest())
     held_out: set[str] = set()
-    wanted = validation_fraction * len(images)
-    for group in ordered[:-1]:
+    wanted = validation_fraction * sum(sizes.values())
+    for group in ordered if partly_labeled else ordered[:-1]:
         if sum(sizes[g] for g in held_out) >= wanted:
             break
         held_out.add(group)
@@ -146,12 +158,15 @@ def _images_of(
     for entry in sorted(content["images"], key=lambda entry: str(entry["file_name"])):
         size = (int(entry["width"]), int(entry["height"])) if "width" in entry and "height" in entry else None
         file_uri = _image_uri(images_uri, str(entry["file_name"]))
+        truth, noisy = _truth_boxes(by_image.get(entry["id"], []), size)
         images.append(
             AnnotatedImage(
                 uri=file_uri,
                 group=str(entry.get("sequence_id") or file_uri),
-                truth=_truth_boxes(by_image.get(entry["id"], []), size),
+                truth=truth,
                 size_wh=size,
+                noisy=noisy,
+                complete=bool(entry.get("complete", True)) and not noisy.any(),
             )
         )
     return images
@@ -163,12 +178,16 @@ def _image_uri(root: str, file_name: str) -> str:
     return posixpath.join(root, file_name)
 
 
-def _truth_boxes(annotations: Sequence[dict[str, Any]], size_wh: tuple[int, int] | None) -> TruthBoxes:
+def _truth_boxes(
+    annotations: Sequence[dict[str, Any]], size_wh: tuple[int, int] | None
+) -> tuple[TruthBoxes, NDArray[np.bool_]]:
+    """The boxes with area, and which of them are noisy."""
     xywh = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
     boxes: NDArray[np.float64] = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
     if size_wh is not None:
         boxes = boxes.clip(0, [*size_wh, *size_wh])
     labels = np.array([a["label"] for a in annotations], dtype=np.int64)
     crowd = np.array([bool(a.get("iscrowd", 0)) for a in annotations], dtype=bool)
+    noisy = np.array([bool(a.get("noisy", 0)) for a in annotations], dtype=bool)
     solid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    return TruthBoxes(boxes[solid].astype(np.float32), labels[solid], crowd[solid])
+    return TruthBoxes(boxes[solid].astype(np.float32), labels[solid], crowd[solid]), noisy[solid]

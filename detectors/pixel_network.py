@@ -43,6 +43,7 @@ class PixelNetwork(nn.Module):
         n_classes: K.
         box_sizes_hw: (5, K, 2) float32 buffer: height and width (px of the input) of what each block, finest
             first, detects of each class. Stored with the weights.
+        noisy_weight: Weight of the loss of boxes that nobody has checked.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class PixelNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.n_classes = n_classes
+        self.noisy_weight = 1.0
         self.transform = transform
         self.backbone = PixelPyramid(widths)
         self.head = SharedHead(widths, n_classes, head_filters=head_filters, dropout=dropout)
@@ -71,18 +73,19 @@ class PixelNetwork(nn.Module):
 
         Args:
             images: (3, h, w) float32 in [0, 1], RGB.
-            targets: `boxes` (m, 4) xyxy in px, and `labels` (m,) int64 in 1..K, of each image.
+            targets: `boxes` (m, 4) xyxy in px, and `labels` (m,) int64 in 1..K, of each image; also `noisy`
+                (m,) bool where some boxes have not been checked.
 
         Returns:
-            `classification`: the mean logistic loss of the sampled pixels.
+            `classification`: the mean logistic loss of the sampled pixels, and of those of noisy boxes times
+            `noisy_weight`.
         """
         batch, targets = self.transform(images, targets)
         coarse = self.head(list(self.backbone(batch.tensors).values()))
         size_hw = (batch.tensors.shape[-2], batch.tensors.shape[-1])
         logits = torch.stack([at_image_size(level.float(), size_hw) for level in coarse], dim=1)
-        return {
-            "classification": sampled_logistic_loss(logits, targets, self.box_sizes_hw, batch.image_sizes)
-        }
+        loss = sampled_logistic_loss(logits, targets, self.box_sizes_hw, batch.image_sizes, self.noisy_weight)
+        return {"classification": loss}
 
 
 class PixelPyramid(nn.Module):

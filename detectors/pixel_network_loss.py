@@ -2,6 +2,7 @@
 
 Source: Aghdam et al. (2019), section 4, equation 7: the logistic loss of sampled pixels in every block, with
 15 negatives to a positive (N2P). When a pixel "fits" a box, and which pixels are drawn, it leaves open.
+Boxes that nobody has checked are dampened as in `detectors.noisy_labels`.
 """
 
 from __future__ import annotations
@@ -28,33 +29,48 @@ def sampled_logistic_loss(
     targets: Sequence[Mapping[str, Tensor]],
     box_sizes_hw: Tensor,
     image_sizes_hw: Sequence[tuple[int, int]],
+    noisy_weight: float,
 ) -> Tensor:
-    """Mean logistic loss over sampled pixels of a batch.
+    """Mean logistic loss over sampled pixels of a batch, and over those of its noisy boxes, weighted.
 
     Args:
         logits: (b, blocks, K, h, w) float32 at the padded input's size.
-        targets: `boxes` (m, 4) in px and `labels` (m,) in 1..K of each image.
+        targets: `boxes` (m, 4) in px, `labels` (m,) in 1..K and `noisy` (m,) bool of each image; without
+            `noisy` all boxes are labeled.
         box_sizes_hw: (blocks, K, 2), px.
         image_sizes_hw: Height and width (px) of each image without padding, which is never sampled.
+        noisy_weight: Of positive samples of noisy boxes, relative to those of labeled ones. They bring no
+            negatives of their own, so a sixteenth of the mean over them counts, times this weight; they keep
+            negatives away as labeled ones do.
 
     Returns:
         Scalar; samples come from torch's generator.
     """
-    values, expected = [], []
+    values, expected, noisy_values = [], [], []
     for image, target, (height, width) in zip(logits, targets, image_sizes_hw, strict=True):
         inside = image[..., :height, :width]
-        positive, usable = pixel_samples(target["boxes"], target["labels"], box_sizes_hw, (height, width))
+        samples, box, usable = pixel_samples(target["boxes"], target["labels"], box_sizes_hw, (height, width))
+        noisy = target.get("noisy", torch.zeros_like(target["labels"], dtype=torch.bool))[box]
+        positive = samples[~noisy]
         flat = inside.reshape(-1)
         negative = hard_negatives(flat, usable.reshape(-1), NEGATIVES_TO_POSITIVES * max(1, len(positive)))
         values += [flat[positive], flat[negative]]
         expected += [torch.ones_like(values[-2]), torch.zeros_like(values[-1])]
-    return binary_cross_entropy_with_logits(torch.cat(values), torch.cat(expected))
+        noisy_values.append(flat[samples[noisy]])
+    labeled_values, of_noisy = torch.cat(values), torch.cat(noisy_values)
+    losses = []
+    if len(of_noisy) == 0 or len(labeled_values):
+        losses.append(binary_cross_entropy_with_logits(labeled_values, torch.cat(expected)))
+    if len(of_noisy):
+        weight = noisy_weight / (1 + NEGATIVES_TO_POSITIVES)
+        losses.append(weight * binary_cross_entropy_with_logits(of_noisy, torch.ones_like(of_noisy)))
+    return torch.stack(losses).sum()
 
 
 def pixel_samples(
     boxes_xyxy: Tensor, labels: Tensor, box_sizes_hw: Tensor, size_hw: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
-    """Positive samples of an image, and where negatives may be taken.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Positive samples of an image, whose they are, and where negatives may be taken.
 
     How well a pixel fits an object in a block is the IoU of the block's box round it, as a share of the best
     IoU that any pixel and block reaches: no fixed box may come near an object of unusual shape, yet something
@@ -68,7 +84,8 @@ def pixel_samples(
 
     Returns:
         (p,) int64, places in (blocks, K, h, w) made flat of up to 16 random pixels an object whose fit is 0.7
-        or more, and (blocks, K, h, w) bool of those whose fit is below 0.4 for every object of the class.
+        or more, (p,) int64, the box of each, and (blocks, K, h, w) bool of those whose fit is below 0.4 for
+        every object of the class.
     """
     blocks, n_classes = box_sizes_hw.shape[:2]
     usable = torch.ones(blocks, n_classes, *size_hw, dtype=torch.bool, device=box_sizes_hw.device)
@@ -82,7 +99,9 @@ def pixel_samples(
         drawn = fitting[torch.randperm(len(fitting), device=fit.device)[:MOST_POSITIVES_PER_OBJECT]]
         block, pixel = torch.div(drawn, area, rounding_mode="floor"), drawn % area
         positive.append((block * n_classes + label - 1) * area + pixel)
-    return torch.cat(positive) if positive else labels.new_zeros(0), usable
+    counts = torch.tensor([len(drawn) for drawn in positive], dtype=torch.int64, device=labels.device)
+    boxes = torch.arange(len(labels), device=labels.device).repeat_interleave(counts)
+    return torch.cat(positive) if positive else labels.new_zeros(0), boxes, usable
 
 
 def hard_negatives(logits: Tensor, usable: Tensor, count: int) -> Tensor:

@@ -27,6 +27,7 @@ from detectors.coco_images import (
 )
 from detectors.detections import Detections
 from detectors.detector import Detector, resolve_device
+from detectors.noisy_labels import dampen_noisy_labels
 from detectors.outputs import Outputs
 from detectors.pixel_network import PixelNetwork
 from detectors.pixel_network_boxes import fitted_box_sizes
@@ -172,13 +173,17 @@ def _initial_model(
         shapes = {key: value.shape for key, value in model.state_dict().items()}
         fitting = {key: value for key, value in stored.weights.items() if shapes.get(key) == value.shape}
         model.load_state_dict(fitting, strict=False)
+    dampen_noisy_labels(model, settings.noisy_weight)
     device = resolve_device(settings.device)
     return model.to(device).to(memory_format=torch.channels_last)
 
 
 def _fit_box_sizes(model: PixelNetwork, settings: TrainSettings, images: Sequence[AnnotatedImage]) -> None:
-    """Give the network the box sizes of the training objects, in px of its input."""
-    sizes_hw, labels = [], []
+    """Give the network the box sizes of the training objects, in px of its input.
+
+    Of labeled objects if there is one: boxes that such a network predicted have its own five sizes.
+    """
+    sizes_hw, labels, noisy = [], [], []
     for image in images:
         if image.size_wh is None:
             raise QuarryError(
@@ -192,7 +197,10 @@ def _fit_box_sizes(model: PixelNetwork, settings: TrainSettings, images: Sequenc
         left, top, right, bottom = truth.boxes_xyxy[objects].T * scale
         sizes_hw.append(np.stack([bottom - top, right - left], axis=1))
         labels.append(truth.labels[objects])
-    fitted = fitted_box_sizes(np.concatenate(sizes_hw), np.concatenate(labels), model.n_classes)
+        noisy.append(image.noisy[objects])
+    unchecked = np.concatenate(noisy)
+    used = unchecked if unchecked.all() else ~unchecked
+    fitted = fitted_box_sizes(np.concatenate(sizes_hw)[used], np.concatenate(labels)[used], model.n_classes)
     model.box_sizes_hw.copy_(torch.from_numpy(fitted))
 
 
@@ -255,7 +263,10 @@ def _step(
 ) -> float:
     device = next(model.parameters()).device
     pixels = [view.pixels.to(device).float().div_(255) for view in views]
-    targets = [{"boxes": v.boxes_xyxy.to(device), "labels": v.labels.to(device)} for v in views]
+    targets = [
+        {"boxes": v.boxes_xyxy.to(device), "labels": v.labels.to(device), "noisy": v.noisy.to(device)}
+        for v in views
+    ]
     losses = model(pixels, targets)
     loss = torch.stack(list(losses.values())).sum()
     if not torch.isfinite(loss):

@@ -82,4 +82,11 @@ class TrainingBatches:
             self.unusable[image.uri] = str(error)
             return None
         random = view_generator(self.seed, epoch, image.uri)
-        return training_view(pixels, truth.boxes_xyxy[objects], truth.labels[objects], self.size_px, random)
+        return training_view(
+            pixels,
+            truth.boxes_xyxy[objects],
+            truth.labels[objects],
+            image.noisy[objects],
+            self.size_px,
+            random,
+        )

@@ -158,8 +158,8 @@ def test_samples_by_hand() -> None:
     (1, 1) 16 / 34, by (2, 0) 15 / 35, by (2, 1) 12 / 38: the center alone fits, the twelve pixels within 2 px
     of it are left out, all others of the class are negative."""
     box, label = torch.tensor([[2.0, 2.0, 7.0, 7.0]]), torch.tensor([2])
-    positive, usable = pixel_samples(box, label, one_block([[5, 5], [5, 5]]), (9, 9))
-    assert positive.tolist() == [81 + 4 * 9 + 4]
+    positive, owner, usable = pixel_samples(box, label, one_block([[5, 5], [5, 5]]), (9, 9))
+    assert positive.tolist() == [81 + 4 * 9 + 4] and owner.tolist() == [0]
     assert usable[0, 0].all()
     away = np.abs(np.indices((9, 9)) - 4).sum(axis=0)
     np.testing.assert_array_equal(usable[0, 1].numpy(), away > 2)
@@ -169,15 +169,28 @@ def test_every_object_has_samples_and_large_ones_not_more_than_16() -> None:
     sizes = torch.tensor(PAPER_SIZES_HW)[:, None]
     boxes = torch.tensor([[10.0, 50.0, 300.0, 58.0], [30.0, 20.0, 190.0, 290.0], [5.0, 5.0, 8.0, 8.0]])
     for box in boxes:
-        positive, usable = pixel_samples(box[None], torch.tensor([1]), sizes, (320, 320))
+        positive, _, usable = pixel_samples(box[None], torch.tensor([1]), sizes, (320, 320))
         assert 1 <= len(positive) <= 16 and len(set(positive.tolist())) == len(positive)
         assert not usable.flatten()[positive].any()
-    positive, _ = pixel_samples(boxes[1:2], torch.tensor([1]), sizes, (320, 320))
+    positive, _, _ = pixel_samples(boxes[1:2], torch.tensor([1]), sizes, (320, 320))
     assert len(positive) == 16
     block, pixel = np.divmod(positive.numpy(), 320 * 320)
     y, x = np.divmod(pixel, 320)
     assert set(block) == {4}, "270 x 160 px fits the last block only"
     assert np.abs(y + 0.5 - 155).max() < 48 and np.abs(x + 0.5 - 110).max() < 29
+
+
+def test_samples_know_their_object() -> None:
+    """Alone, each of two objects far apart has the same number of samples, all nearer to it."""
+    sizes = torch.tensor([[[16.0, 16.0]], [[30.0, 30.0]]])
+    boxes = torch.tensor([[10.0, 10.0, 26.0, 26.0], [60.0, 60.0, 64.0, 64.0], [40.0, 40.0, 70.0, 70.0]])
+    positive, owner, _ = pixel_samples(boxes, torch.tensor([1, 1, 1]), sizes, (90, 90))
+    assert len(positive) == len(owner) and set(owner.tolist()) == {0, 1, 2}
+    y, x = np.divmod(positive.numpy() % 8100, 90)
+    centers = (boxes[owner, :2] + boxes[owner, 2:]).numpy() / 2
+    assert np.abs(np.stack([x, y], axis=1) + 0.5 - centers).max() < 8
+    alone = [len(pixel_samples(boxes[[k]], torch.tensor([1]), sizes, (90, 90))[0]) for k in range(3)]
+    assert np.bincount(owner).tolist() == alone
 
 
 def test_negatives_are_the_hardest_of_those_drawn() -> None:
@@ -196,7 +209,7 @@ def test_loss_by_hand() -> None:
     logits[..., 4, 4] = 2.0
     target = {"boxes": torch.tensor([[2.0, 2.0, 7.0, 7.0]]), "labels": torch.tensor([1])}
     expected = (np.log1p(np.exp(-2)) + 15 * np.log1p(np.exp(-1))) / 16
-    loss = sampled_logistic_loss(logits, [target], one_block([[5, 5]]), [(9, 9)])
+    loss = sampled_logistic_loss(logits, [target], one_block([[5, 5]]), [(9, 9)], 0.5)
     assert loss.item() == pytest.approx(expected, abs=1e-6)
 
 
@@ -204,8 +217,8 @@ def test_padding_is_no_sample_and_images_without_objects_have_negatives() -> Non
     logits = torch.full((1, 1, 1, 16, 16), 50.0)
     logits[..., :8, :8] = -50.0
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
-    assert sampled_logistic_loss(logits, [nothing], one_block([[5, 5]]), [(8, 8)]).item() < 1e-6
-    assert sampled_logistic_loss(logits, [nothing], one_block([[5, 5]]), [(16, 16)]).item() > 10
+    assert sampled_logistic_loss(logits, [nothing], one_block([[5, 5]]), [(8, 8)], 0.5).item() < 1e-6
+    assert sampled_logistic_loss(logits, [nothing], one_block([[5, 5]]), [(16, 16)], 0.5).item() > 10
 
 
 # --- training and checkpoints ----------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,108 @@ def test_sequences_stay_whole(coco_folder: Path) -> None:
     }
 
 
+def partly_labeled(folder: Path, groups: set[str], noisy: bool = False) -> None:
+    """Marks the images of these groups as not complete, or by a noisy box in each of them."""
+    content = json.loads((folder / "instances.json").read_text())
+    marked = {image["id"] for image in content["images"] if image["sequence_id"] in groups}
+    for image in content["images"]:
+        if image["id"] in marked and not noisy:
+            image["complete"] = False
+    for annotation in content["annotations"]:
+        if annotation["image_id"] in marked and noisy:
+            annotation["noisy"] = 1
+    (folder / "instances.json").write_text(json.dumps(content))
+
+
+def test_noisy_boxes_and_partly_labeled_images_are_read(tmp_path: Path) -> None:
+    boxes = [([5, 5, 10, 10], 0), ([5, 5, 0, 10], 1), ([20, 5, 10, 10], 1), ([30, 20, 10, 10], None)]
+    content = {
+        "images": [
+            {"id": 1, "file_name": "a.jpg", "complete": True},
+            {"id": 2, "file_name": "b.jpg", "complete": False},
+            {"id": 3, "file_name": "c.jpg"},
+        ],
+        "annotations": [
+            {"id": k, "image_id": 1, "category_id": 1, "bbox": bbox, **({} if n is None else {"noisy": n})}
+            for k, (bbox, n) in enumerate(boxes)
+        ],
+        "categories": [{"id": 1, "name": "car"}],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    images, _ = read_coco_images(str(tmp_path), "/data")
+    assert [i.noisy.tolist() for i in images] == [[False, True, False], [], []]
+    assert images[0].truth.boxes_xyxy[images[0].noisy].tolist() == [[20, 5, 30, 15]]
+    assert [i.complete for i in images] == [False, False, True], "a noisy box is no complete label"
+    assert all(i.noisy.dtype == bool for i in images)
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_partly_labeled_groups_are_never_held_out(coco_folder: Path, noisy: bool) -> None:
+    everywhere = {f"seq-{k}" for k in range(8)}
+    partly_labeled(coco_folder, everywhere - {"seq-2", "seq-5"}, noisy)
+    images, _ = read_coco_images(str(coco_folder), str(coco_folder / "images"))
+    seen = set()
+    for seed in range(12):
+        train_images, held_out = split_by_group(images, 0.25, seed)
+        assert len(held_out) == 2 and all(i.complete for i in held_out)
+        assert len(train_images) + len(held_out) == 16
+        assert {i.group for i in train_images}.isdisjoint(i.group for i in held_out)
+        seen.add(held_out[0].group)
+    assert seen == {"seq-2", "seq-5"}
+    assert {i.group for i in split_by_group(images, 0.9, 0)[1]} == {"seq-2", "seq-5"}
+    assert split_by_group(images, 0.0, 0)[1] == []
+
+
+def test_one_partly_labeled_image_keeps_its_group_in_training(coco_folder: Path) -> None:
+    images, _ = read_coco_images(str(coco_folder), str(coco_folder / "images"))
+    images[4] = replace(images[4], complete=False)
+    for seed in range(8):
+        train_images, held_out = split_by_group(images, 0.9, seed)
+        assert {i.group for i in train_images} == {"seq-2"}
+        assert len(held_out) == 14
+
+
+def test_nothing_is_held_out_where_no_image_is_complete(coco_folder: Path, tmp_path: Path) -> None:
+    partly_labeled(coco_folder, {f"seq-{k}" for k in range(8)})
+    report, _ = train(coco_folder, tmp_path / "a.pt", epochs=1)
+    assert report.ap is None and report.n_validation_images == 0
+    assert report.n_train_images == 15
+
+
+ARCHITECTURES = ("small_fasterrcnn", "small_retinanet", "pixel_network")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_noisy_boxes_are_trained_on_at_their_weight(
+    coco_folder: Path, tmp_path: Path, architecture: str
+) -> None:
+    """The same weights, views and draws: the first losses differ by the noisy boxes' weight alone."""
+    partly_labeled(coco_folder, {f"seq-{k}" for k in range(4)}, noisy=True)
+    losses = {}
+    for weight in (0.0, 0.5):
+        out = tmp_path / f"{weight}.pt"
+        report, _ = train(coco_folder, out, architecture=architecture, epochs=2, noisy_weight=weight)
+        assert np.isfinite(report.losses).all()
+        assert report.ap is not None and report.n_train_images == 13
+        assert load_detector(DetectorSettings(weights=str(out)), "cpu").card.architecture == architecture
+        assert load_checkpoint(str(out)).recipe["settings"]["noisy_weight"] == weight
+        losses[weight] = report.losses
+    assert losses[0.5][0] > losses[0.0][0] + 1e-3
+
+
+def test_box_sizes_are_those_of_labeled_objects(coco_folder: Path, tmp_path: Path) -> None:
+    """All objects have sides of 24 to 47 px but one noisy box; where all are noisy they still count."""
+    content = json.loads((coco_folder / "instances.json").read_text())
+    content["annotations"][5].update(bbox=[0, 0, 120, 10], noisy=1)
+    (coco_folder / "instances.json").write_text(json.dumps(content))
+    train(coco_folder, tmp_path / "a.pt", architecture="pixel_network", epochs=1, noisy_weight=0)
+    sizes = load_checkpoint(str(tmp_path / "a.pt")).weights["box_sizes_hw"]
+    assert (sizes[..., 0] == sizes[..., 1]).all() and 24 <= sizes.min() < sizes.max() < 48
+    partly_labeled(coco_folder, {f"seq-{k}" for k in range(8)}, noisy=True)
+    train(coco_folder, tmp_path / "b.pt", architecture="pixel_network", epochs=1)
+    assert (load_checkpoint(str(tmp_path / "b.pt")).weights["box_sizes_hw"] != sizes).any()
+
+
 def test_exif_orientation_and_sizes(coco_folder: Path) -> None:
     images, _ = read_coco_images(str(coco_folder), str(coco_folder / "images"))
     path = Path(images[0].uri)
@@ -158,7 +261,7 @@ def test_views_move_boxes_with_pixels() -> None:
     box, label = np.array([[40, 30, 90, 70]], np.float32), np.array([1], np.int64)
     for epoch in range(30):
         random = view_generator(3, epoch, "image")
-        view = training_view(Image.fromarray(pixels), box, label, (96, 128), random)
+        view = training_view(Image.fromarray(pixels), box, label, np.array([False]), (96, 128), random)
         assert view.pixels.shape == (3, 96, 128)
         assert len(view.labels) == 1
         rows, columns = torch.where(view.pixels.float().mean(dim=0) > 0.3 * 255)
@@ -177,11 +280,16 @@ def test_views_derive_from_seed_epoch_and_image_only() -> None:
 def test_boxes_cut_to_a_sliver_are_no_objects() -> None:
     image = Image.new("RGB", (128, 96))
     boxes, labels = np.array([[0, 0, 30, 30], [100, 60, 128, 96]], np.float32), np.array([1, 2], np.int64)
-    counts = {
-        len(training_view(image, boxes, labels, (96, 128), view_generator(3, epoch, "x")).labels)
+    noisy = np.array([False, True])
+    views = [
+        training_view(image, boxes, labels, noisy, (96, 128), view_generator(3, epoch, "x"))
         for epoch in range(60)
-    }
-    assert counts >= {1, 2}
+    ]
+    assert {tuple(view.labels.tolist()) for view in views} >= {(1,), (2,), (1, 2)}
+    for view in views:
+        assert view.noisy.dtype == torch.bool
+        assert view.noisy.tolist() == [label == 2 for label in view.labels.tolist()]
+        assert len(view.boxes_xyxy) == len(view.labels)
 
 
 def test_nothing_readable(coco_folder: Path, tmp_path: Path) -> None:
