@@ -16,7 +16,14 @@ SAME_OBJECT_IOU = 0.5
 LABELED, BACKGROUND, NOISY, UNLABELED = "labeled", "background", "noisy", "unlabeled"
 
 
-def box_dataset(run: Run, model: Model, threshold: float, *, sent: DataFrame | None = None) -> DataFrame:
+def box_dataset(
+    run: Run,
+    model: Model,
+    threshold: float,
+    *,
+    sent: DataFrame | None = None,
+    only_partly_labeled: bool = False,
+) -> DataFrame:
     """One row per predicted box: the detection, its image, and its `status`.
 
     A box is `labeled` or `background` when it overlaps such a box of `ground_truth` by IoU >= 0.5, or when
@@ -30,6 +37,8 @@ def box_dataset(run: Run, model: Model, threshold: float, *, sent: DataFrame | N
         threshold: t_d of the paper: boxes below are left out.
         sent: Columns image_id and boxes (ARRAY<STRUCT<x1, y1, x2, y2>>): what is out for labeling; or none.
 
+        only_partly_labeled: Leaves out boxes of images without labels and of completely labeled ones.
+
     Returns:
         Columns image_id, status, sent (whether it overlaps a sent box by IoU >= 0.5), detection_id, label,
         label_name, score, x1, y1, x2, y2, logits, feature.
@@ -38,8 +47,11 @@ def box_dataset(run: Run, model: Model, threshold: float, *, sent: DataFrame | N
     """
     truth = run.store.read(GROUND_TRUTH).where("split = 'train'")
     truth = truth.select("image_id", F.col("boxes").alias("truth"), "complete")
+    if only_partly_labeled:
+        truth = truth.where("NOT complete")
     boxes = detections_of(run, model).select("image_id", F.explode("detections").alias("d"))
-    boxes = boxes.where(F.col("d.score") >= threshold).join(truth, "image_id", "left")
+    boxes = boxes.where(F.col("d.score") >= threshold)
+    boxes = boxes.join(truth, "image_id", "inner" if only_partly_labeled else "left")
     is_sent = F.lit(False)
     if sent is not None:
         boxes = boxes.join(sent.withColumnRenamed("boxes", "sent_boxes"), "image_id", "left")

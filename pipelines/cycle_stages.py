@@ -113,7 +113,8 @@ def _train(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
     folder = settings.cycle.folder or f"{run.store.root}/models"
     card = known_detector(settings.detector)
     labels, checkpoint = f"{folder}/{cycle_id}.labels", f"{folder}/{cycle_id}.pt"
-    n_images = write_training_set(run, labels, list(card.classes))
+    model = cycle_model(run, settings)
+    counts = write_training_set(run, labels, model, settings.acquire.box_threshold)
     report = train(
         settings.train,
         labels=labels,
@@ -128,7 +129,7 @@ def _train(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
     anew = ["--cycle", "NAME", "--from-cycle", cycle_id, "--from-stage", STAGE_NAMES[0]]
     flags = ["--root", run.store.root, *anew, "--set", f"detector.weights={checkpoint}"]
     run.tell(f"{checkpoint}: {ap50}; next: {shlex.join(['quarry', 'run_cycle', *flags])}")
-    return {"images": n_images}
+    return counts
 
 
 def _close(_: Run, __: str, ___: Settings) -> dict[str, int]:

@@ -18,10 +18,11 @@ def training_file_batches(
     """Writes the images of a task to one COCO file.
 
     Args:
-        batches: Columns file (the task's number), path, width, height and boxes (structs of `ground_truth`).
+        batches: Columns file (the task's number), path, width, height, sequence_id, complete, boxes (structs
+            of `ground_truth`) and noisy (boxes nobody has checked: label_name, x1, y1, x2, y2; or null).
         folder: Where the file goes.
-        classes: Class names in label order; boxes of other classes, and of any status but labeled, are left
-            out.
+        classes: Class names in label order; boxes of other classes, and labels of any status but labeled, are
+            left out.
 
     Yields:
         One row with column `file_name`, or none when the task has no image.
@@ -39,18 +40,25 @@ def _coco(rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> dict[str, A
     category_ids = {name: number for number, name in enumerate(classes, start=1)}
     numbers = count(1)
     return {
-        "images": [
-            {"id": number, "file_name": row["path"], "width": row["width"], "height": row["height"]}
-            for number, row in enumerate(rows, start=1)
-        ],
+        "images": [_image(row, number) for number, row in enumerate(rows, start=1)],
         "annotations": [
             _annotation(box, next(numbers), number, category_ids[box["label_name"]])
             for number, row in enumerate(rows, start=1)
-            for box in row["boxes"]
-            if box["status"] == "labeled" and box["label_name"] in category_ids
+            for box in _boxes(row)
+            if box["label_name"] in category_ids
         ],
         "categories": [{"id": number, "name": name} for name, number in category_ids.items()],
     }
+
+
+def _image(row: dict[str, Any], number: int) -> dict[str, Any]:
+    names = ("width", "height", "sequence_id", "complete")
+    return {"id": number, "file_name": row["path"], **{name: row[name] for name in names}}
+
+
+def _boxes(row: dict[str, Any]) -> list[dict[str, Any]]:
+    labeled = [box | {"noisy": 0} for box in row["boxes"] if box["status"] == "labeled"]
+    return labeled + [box | {"noisy": 1, "iscrowd": False} for box in row["noisy"] or ()]
 
 
 def _annotation(box: dict[str, Any], number: int, image_number: int, category_id: int) -> dict[str, Any]:
@@ -62,4 +70,5 @@ def _annotation(box: dict[str, Any], number: int, image_number: int, category_id
         "bbox": [box["x1"], box["y1"], width, height],
         "area": width * height,
         "iscrowd": int(box["iscrowd"]),
+        "noisy": box["noisy"],
     }

@@ -19,9 +19,10 @@ from pipelines.models import Model
 from pipelines.outstanding import sent_and_back
 from pipelines.run import Run
 from pipelines.tables import TableStore, in_schema, spark_schema
+from pipelines.training_set import write_training_set
 from schemas.tables import ACQUISITION, DETECTIONS, IMAGES, MODELS
 from tests.small_lake import detections_row, rows
-from tests.tool_returns import FORMATS, returned
+from tests.tool_returns import returned
 
 MODEL = Model(model_id="m", name="street", classes={1: "car"}, head="softmax")
 PRICES = PriceList()
@@ -106,7 +107,7 @@ def _out(run: Run) -> dict[str, tuple[int, int, float, float]]:
 
 
 def test_each_box_strategy_asks_and_hears_of_its_own_boxes(run: Run, tmp_path: Path) -> None:
-    _export(run, tmp_path / "out", formats=(*FORMATS, "labelbox_data_rows"))
+    _export(run, tmp_path / "out", formats=("label_studio", "coco"))
     manifests = tmp_path / "out" / "c1"
     kinds = {row["strategy"]: row["tasks"] for row in rows(run.store.root, "manifests")}
     assert kinds == {"sure": "boxes", "doubt": "boxes", "whole": "image"}
@@ -116,13 +117,12 @@ def test_each_box_strategy_asks_and_hears_of_its_own_boxes(run: Run, tmp_path: P
         "doubt": (2, 0, 146.0, 146.0),
         "whole": (2, 0, 692.0, 692.0),
     }
-    for form in FORMATS:
-        counts = _import(run, returned(form, manifests, "sure", tmp_path / "sure"), form)
-        assert counts == {"images": 2, "boxes": 3, "not_in_lake": 0, "rejected": 0}, form
-        assert _truth(run) == {
-            A: (False, {(10, "labeled"), (40, "labeled")}),
-            B: (False, {(10, "labeled")}),
-        }, form
+    counts = _import(run, returned("label_studio", manifests, "sure", tmp_path / "sure"))
+    assert counts == {"images": 2, "boxes": 3, "not_in_lake": 0, "rejected": 0}
+    assert _truth(run) == {
+        A: (False, {(10, "labeled"), (40, "labeled")}),
+        B: (False, {(10, "labeled")}),
+    }
     asked = {tuple(row["task_ids"]) for row in rows(run.store.root, "ground_truth_history")}
     assert asked == {(f"c1/{image}/boxes/sure",) for image in (A, B)}
     assert _out(run)["sure"] == (3, 3, 219.0, 0.0) and _out(run)["doubt"][:2] == (2, 0)
@@ -136,9 +136,23 @@ def test_each_box_strategy_asks_and_hears_of_its_own_boxes(run: Run, tmp_path: P
     assert _truth(run)[A] == (False, {(10, "labeled"), (40, "labeled"), (70, "background")})
     assert _truth(run)[B] == (False, {(10, "background")}), "the newest answer counts"
     assert _out(run)["doubt"] == (2, 2, 146.0, 0.0) and _out(run)["whole"][:2] == (2, 0)
-    _import(run, returned("cvat", manifests, "whole", tmp_path / "whole"), "cvat")
+    _import(run, returned("coco", manifests, "whole", tmp_path / "whole"), "coco")
     assert _truth(run)[D] == (True, set()) and _truth(run)[C][0], "whole images are complete"
     assert _out(run)["whole"] == (2, 2, 692.0, 0.0)
+
+    counts = write_training_set(run, str(tmp_path / "labels"), MODEL, threshold=0.5)
+    assert counts == {"images": 4, "partly_labeled": 2}
+    content = json.loads((tmp_path / "labels" / "labels-00001.json").read_text())
+    name_of = {image["id"]: image["file_name"] for image in content["images"]}
+    assert {name_of[i["id"]]: i["complete"] for i in content["images"]} == {
+        A: False,
+        B: False,
+        C: True,
+        D: True,
+    }
+    boxes = {(name_of[b["image_id"]], round(b["bbox"][0]), b["noisy"]) for b in content["annotations"]}
+    # Of b one box is background, one is below the threshold, and one nobody has looked at.
+    assert boxes == {(A, 10, 0), (A, 40, 0), (B, 40, 1), (C, 10, 0), (C, 40, 0)}
 
 
 def test_a_tool_that_loses_our_ids_makes_no_box_background_that_it_did_not_show(
@@ -193,10 +207,11 @@ def test_questions_are_counted_priced_and_answered_one_by_one(run: Run, tmp_path
     _import(run, _edited(returned("label_studio", manifests, "whole", tmp_path / "1"), first_answered))
     assert _truth(run) == {C: (False, {(10, "labeled")})}
     assert _out(run)["whole"] == (2, 1, pytest.approx(2 * price), pytest.approx(price))
-    _import(run, _edited(returned("label_studio", manifests, "whole", tmp_path / "2"), answered))
-    assert _truth(run) == {C: (False, {(10, "labeled"), (40, "background")})}
+    for strategy in ("whole", "sure"):
+        _edited(returned("label_studio", manifests, strategy, tmp_path / "all" / strategy), answered)
+    _import(run, tmp_path / "all")
+    assert _truth(run)[C] == (False, {(10, "labeled"), (40, "background")})
     assert _out(run)["whole"][:2] == (2, 2), "an image without a box keeps no cycle waiting"
-    _import(run, _edited(returned("label_studio", manifests, "sure", tmp_path / "3"), answered))
     assert _truth(run)[A] == (False, {(10, "labeled"), (40, "labeled")}), "what was not asked is open"
     assert _out(run)["sure"] == (3, 3, pytest.approx(3 * price), 0.0)
     assert _out(run)["doubt"][:2] == (2, 1), "a box that both strategies asked about is answered once"
