@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import partial
 
 import pyarrow.fs as pafs
@@ -23,6 +22,7 @@ from schemas.table import Table
 from schemas.tables import GROUND_TRUTH, GROUND_TRUTH_HISTORY, IMAGES, LABEL_IMPORTS, LABEL_REJECTS
 from udfs.formats.registry import FORMATS
 from udfs.image_files import filesystem_and_path
+from udfs.label_files import import_id_batches, label_file_batches
 from udfs.label_frames import original_px_batches
 from udfs.labels import LABEL_SCHEMA, label_batches
 from udfs.published_file import file_digest_batches
@@ -70,10 +70,9 @@ def import_labels(
     Raises:
         QuarryError: No such file, another format, or no image found in the lake.
     """
-    files = label_files(labels_uri, form)
+    files, n_files = label_files(run, labels_uri, form)
     label_ids = {name: label for label, name in model.classes.items()} if model else {}
-    frame = run.store.session.createDataFrame([(uri,) for uri in files], "uri STRING")
-    frame = frame.repartition(-(-len(files) // FILES_PER_TASK))
+    frame = files.repartition(-(-n_files // FILES_PER_TASK))
     import_id = _import_id(frame, form, split, cycle_id, label_map)
     parse = partial(label_batches, form=form, label_ids=label_ids, label_map=label_map)
     parsed = frame.mapInArrow(parse, from_arrow_schema(LABEL_SCHEMA)).persist(StorageLevel.DISK_ONLY)
@@ -93,42 +92,51 @@ def import_labels(
         "split": split,
         "cycle_id": cycle_id,
         "source": labels_uri,
-        "n_files": len(files),
+        "n_files": n_files,
     }
     _record(run, import_id, {**source, **{f"n_{name}": number for name, number in counts.items()}})
-    for kept in (truth, rejects, judged, parsed):
+    for kept in (truth, rejects, judged, parsed, files):
         kept.unpersist()
     return counts
 
 
-def label_files(labels_uri: str, form: str) -> list[str]:
-    """The files of a format that a path or URI names: itself, or all below it.
+def label_files(run: Run, labels_uri: str, form: str) -> tuple[DataFrame, int]:
+    """The files of a format that a path or URI names, itself or all below it, and their number.
+
+    A worker lists a folder: there may be a file an image.
+
+    Returns:
+        Column `uri`, persisted where it is a listing, and how many rows it has.
 
     Raises:
         QuarryError: Nothing is there, or no such file in it.
     """
     filesystem, path = filesystem_and_path(labels_uri)
-    info = filesystem.get_file_info(path)
-    if info.type == pafs.FileType.File:
-        return [labels_uri]
-    if info.type != pafs.FileType.Directory:
+    kind = filesystem.get_file_info(path).type
+    if kind == pafs.FileType.File:
+        return run.store.session.createDataFrame([(labels_uri,)], "uri STRING"), 1
+    if kind != pafs.FileType.Directory:
         raise QuarryError(f"labels {labels_uri}: no such file or folder")
-    base, suffixes = path.rstrip("/"), FORMATS[form].suffixes
-    entries = filesystem.get_file_info(pafs.FileSelector(base, recursive=True))
-    names = sorted(
-        e.path[len(base) :] for e in entries if e.type == pafs.FileType.File and e.path.endswith(suffixes)
-    )
-    if not names:
+    suffixes = FORMATS[form].suffixes
+    folder = run.store.session.createDataFrame([(labels_uri,)], "folder STRING").coalesce(1)
+    listed = folder.mapInArrow(partial(label_file_batches, suffixes=suffixes), "uri STRING")
+    listed = listed.persist(StorageLevel.DISK_ONLY)
+    n_files = listed.count()
+    if n_files == 0:
         raise QuarryError(f"labels {labels_uri}: no {' or '.join(suffixes)} file in it")
-    return [labels_uri.rstrip("/") + name for name in names]
+    return listed, n_files
 
 
 def _import_id(files: DataFrame, form: str, split: str, cycle_id: str, label_map: LabelMap | None) -> str:
     """Identity of an import: the files' content, wherever they lie, and how they are read."""
-    digests = files.mapInArrow(file_digest_batches, "sha256 STRING").collect()
     targets = sorted(label_map.targets.items(), key=str) if label_map else []
-    text = repr([sorted(row.sha256 for row in digests), form, split, cycle_id, targets])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    fold = partial(import_id_batches, read_as=(form, split, cycle_id, targets))
+    digests = files.mapInArrow(file_digest_batches, "sha256 STRING")
+    # One task hashes all digests, 64 bytes a file: Spark sorts them on disk where memory is short.
+    digests = digests.repartition(1).sortWithinPartitions("sha256")
+    row = digests.mapInArrow(fold, "import_id STRING").first()
+    assert row is not None
+    return str(row.import_id)
 
 
 def _placed(parsed: DataFrame, images: DataFrame) -> DataFrame:

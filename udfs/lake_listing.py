@@ -62,7 +62,7 @@ def lake_folders(root_uri: str, at_least: int, depth: int = 4) -> list[tuple[str
 
 def _subfolders(filesystem: pafs.FileSystem, folder: str) -> list[str]:
     infos = filesystem.get_file_info(pafs.FileSelector(folder))
-    paths = sorted(_path(info) for info in infos if info.type == pafs.FileType.Directory)
+    paths = sorted(listed_path(info) for info in infos if info.type == pafs.FileType.Directory)
     for path in paths:
         if REPLACEMENT in path:
             raise QuarryError(f"{path}: the folder's name is not UTF-8, so no table can hold it; rename it")
@@ -97,7 +97,7 @@ def _listed(
     base = path.rstrip("/")
     rows: list[tuple[str, str, int, datetime.datetime]] = []
     for info in filesystem.get_file_info(pafs.FileSelector(base, recursive=recursive)):
-        relative = _path(info)[len(base) + 1 :]
+        relative = listed_path(info)[len(base) + 1 :]
         hidden = any(part.startswith(HIDDEN) for part in relative.split("/"))
         if info.type != pafs.FileType.File or hidden or not relative.lower().endswith(endings):
             continue
@@ -110,7 +110,7 @@ def _listed(
         yield _batch(rows)
 
 
-def _path(info: pafs.FileInfo) -> str:
+def listed_path(info: pafs.FileInfo) -> str:
     """The file's path; a name that is not UTF-8 is one no table can hold, so its file will be missing."""
     try:
         return str(info.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -73,6 +74,22 @@ def test_a_file_that_was_moved_is_the_same_import(run: Run, tmp_path: Path) -> N
         import_labels(run, str(tmp_path / name), "coco", "eval", "c1", None)
     tables = ("ground_truth_history", "label_imports", "label_rejects")
     assert [len(rows(run.store.root, table)) for table in tables] == [1, 1, 2]
+
+
+def test_an_import_s_id_is_of_all_its_files(run: Run, tmp_path: Path) -> None:
+    """It is what earlier versions made of the same files; two that are alike are two."""
+    (tmp_path / "labels").mkdir()
+    texts = [json.dumps(coco([name], [])) for name in ("a/x.jpg", "b/x.jpg", "b/x.jpg")]
+    for number, text in enumerate(texts):
+        (tmp_path / "labels" / f"{number}.json").write_text(text)
+    import_labels(run, str(tmp_path / "labels"), "coco", "eval", "c1", None)
+    digests = sorted(hashlib.sha256(text.encode()).hexdigest() for text in texts)
+    whole = repr([digests, "coco", "eval", "c1", []])
+    (row,) = rows(run.store.root, "label_imports")
+    assert row["import_id"] == hashlib.sha256(whole.encode()).hexdigest()[:16]
+    assert row["n_files"] == 3
+    with pytest.raises(QuarryError, match=r"no \.xml or \.zip file in it"):
+        import_labels(run, str(tmp_path / "labels"), "cvat", "eval", "c1", None)
 
 
 def test_a_folder_of_files_is_imported_and_corrections_supersede(run: Run, tmp_path: Path) -> None:
