@@ -16,7 +16,7 @@ from pipelines.report_evaluation import curve_panels, read_evaluation
 from pipelines.report_heat_maps import heat_maps
 from pipelines.report_quality import quality_gates
 from pipelines.report_queries import picture_rows, query_sections
-from pipelines.report_selection import manifest_files, quarantine_rows, selection_arms
+from pipelines.report_selection import manifest_folders, quarantine_rows, selection_arms
 from pipelines.report_source import ReportSource
 from pipelines.report_spending import spending_curves
 from pipelines.run import Run
@@ -86,7 +86,7 @@ def cycle_report(source: ReportSource) -> CycleReport:
         evaluation=evaluation,
         selection=selection,
         spending=spending_curves(source),
-        manifests=manifest_files(source),
+        manifests=manifest_folders(source),
         quarantine=quarantine_rows(source),
         quality=quality_gates(source),
         settings=tuple(_flat(settings.model_dump(mode="json", exclude=NOT_KEPT))),

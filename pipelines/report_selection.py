@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from pipelines.export import MOST_STRATEGIES
 from pipelines.report_queries import case_image
 from pipelines.report_source import ReportSource
 from schemas.tables import ACQUISITION, IMAGES, MANIFESTS, QUARANTINE
-from udfs.report_content import ManifestFile, QuarantineRow, SelectionArm
+from udfs.formats.registry import FORMATS
+from udfs.report_content import ManifestFolder, QuarantineRow, SelectionArm
 
 MOST_QUARANTINE_ROWS = 200
+MOST_FOLDERS = MOST_STRATEGIES * len(FORMATS)
 PICKS_SHOWN = 6
 
 
@@ -18,8 +22,8 @@ def selection_arms(source: ReportSource) -> tuple[SelectionArm, ...]:
     query = source.settings.acquire.query
     picked = source.run.store.read(ACQUISITION).where(F.col("cycle_id") == source.cycle_id)
     detail = picked.join(source.estimates.where(F.col("query") == query).drop("query"), "image_id", "left")
-    n_boxes = source.run.store.read(MANIFESTS).where(F.col("cycle_id") == source.cycle_id)
-    boxes = {r.strategy: r.n for r in n_boxes.groupBy("strategy").agg(F.max("n_boxes").alias("n")).collect()}
+    n_boxes = _manifests(source).groupBy("strategy").agg(F.max("n_boxes").alias("n"))
+    boxes = {row.strategy: row.n for row in n_boxes.limit(MOST_STRATEGIES).collect()}
     arms = (
         detail.groupBy("strategy")
         .agg(
@@ -55,16 +59,24 @@ def selection_arms(source: ReportSource) -> tuple[SelectionArm, ...]:
     )
 
 
-def manifest_files(source: ReportSource) -> tuple[ManifestFile, ...]:
-    """Files written for labeling tools."""
-    rows = (
+def manifest_folders(source: ReportSource) -> tuple[ManifestFolder, ...]:
+    """What was written for labeling tools, a row for each format and strategy: at most MOST_FOLDERS."""
+    rows = _manifests(source).orderBy("vendor", "strategy").limit(MOST_FOLDERS).collect()
+    return tuple(ManifestFolder(**row.asDict()) for row in rows)
+
+
+def _manifests(source: ReportSource) -> DataFrame:
+    # An export replaces the files of its format and strategy, so they lie in one folder.
+    return (
         source.run.store.read(MANIFESTS)
         .where(F.col("cycle_id") == source.cycle_id)
-        .orderBy("vendor", "strategy")
-    )
-    return tuple(
-        ManifestFile(vendor=row.vendor, path=row.path, n_images=row.n_images, n_boxes=row.n_boxes)
-        for row in rows.collect()
+        .groupBy("vendor", "strategy")
+        .agg(
+            F.min(F.regexp_replace("path", "/[^/]*$", "")).alias("path"),
+            F.count("*").alias("n_files"),
+            F.sum("n_tasks").alias("n_tasks"),
+            F.sum("n_boxes").alias("n_boxes"),
+        )
     )
 
 

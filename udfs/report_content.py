@@ -104,12 +104,14 @@ class HeatMaps:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ManifestFile:
-    """One file written for a labeling tool."""
+class ManifestFolder:
+    """The files written for one labeling tool from one strategy; `path` is their folder."""
 
     vendor: str
+    strategy: str
     path: str
-    n_images: int
+    n_files: int
+    n_tasks: int
     n_boxes: int
 
 
@@ -184,7 +186,7 @@ class CycleReport:
     evaluation: Evaluation = Evaluation()
     selection: tuple[SelectionArm, ...] = ()
     spending: tuple[SpendingCurve, ...] = ()
-    manifests: tuple[ManifestFile, ...] = ()
+    manifests: tuple[ManifestFolder, ...] = ()
     quarantine: tuple[QuarantineRow, ...] = ()
     quality: tuple[QualityGate, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()

@@ -11,13 +11,13 @@ from pyspark.sql import functions as F
 
 from conf.settings import Settings
 from pipelines.models import Model
-from pipelines.report_selection import selection_arms
+from pipelines.report_selection import manifest_folders, selection_arms
 from pipelines.report_source import ReportSource
 from pipelines.report_spending import spending_curves
 from pipelines.run import Run
 from pipelines.tables import TableStore, spark_schema
 from schemas.table import Table
-from schemas.tables import ACQUISITION, HARDNESS, IMAGES
+from schemas.tables import ACQUISITION, HARDNESS, IMAGES, MANIFESTS
 
 QUERY = "pixel_adj_false"
 ESTIMATES = {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0}
@@ -27,7 +27,7 @@ HOUR_S = 3600.0
 
 def write(run: Run, table: Table, given: list[dict[str, Any]], *times: str) -> None:
     """Rows of a table: what is not given is null, empty text or 0."""
-    zeros = {"STRING": "", "INT": 0, "DOUBLE": 0.0}
+    zeros = {"STRING": "", "INT": 0, "BIGINT": 0, "DOUBLE": 0.0}
     blank = {c.name: zeros.get(c.ddl_type) for c in table.columns if not c.nullable and c.ddl_type in zeros}
     frame = run.store.session.createDataFrame(
         [{c.name: (blank | row).get(c.name) for c in table.columns if c.name not in times} for row in given],
@@ -95,3 +95,22 @@ def test_a_budget_buys_images_boxes_hours_and_money(source: ReportSource) -> Non
     boxes, whole = selection_arms(source)
     assert (whole.n_images, whole.n_boxes, whole.cost_s, whole.cost_money) == (2, None, 2 * HOUR_S, 16.0)
     assert (boxes.n_images, boxes.n_boxes, boxes.cost_s, boxes.cost_money) == (2, 3, 1.5 * HOUR_S, 12.0)
+
+
+def test_files_of_one_format_and_strategy_are_one_row(source: ReportSource) -> None:
+    names = ("cycle_id", "strategy", "vendor", "path", "n_tasks", "n_boxes")
+    files = [
+        ("c", "whole", vendor, f"s3://b/c/whole.{vendor}/tasks-{number}.json", number, 10)
+        for vendor in ("coco", "scale")
+        for number in (1, 2, 3)
+    ]
+    files += [("c", "random", "coco", "s3://b/c/random.coco/tasks-1.json", 4, 0)]
+    files += [("other", "whole", "coco", "s3://b/other/whole.coco/tasks-1.json", 9, 9)]
+    write(source.run, MANIFESTS, [dict(zip(names, file, strict=True)) for file in files], "ts")
+    assert [tuple(vars(folder).values()) for folder in manifest_folders(source)] == [
+        ("coco", "random", "s3://b/c/random.coco", 1, 4, 0),
+        ("coco", "whole", "s3://b/c/whole.coco", 3, 6, 30),
+        ("scale", "whole", "s3://b/c/whole.scale", 3, 6, 30),
+    ]
+    boxes, whole = selection_arms(source)
+    assert (boxes.n_boxes, whole.n_boxes) == (3, 30), "two formats hold the same boxes"

@@ -17,7 +17,7 @@ from udfs.report_content import (
     HardnessCurve,
     HeatMaps,
     Histogram,
-    ManifestFile,
+    ManifestFolder,
     QualityFailure,
     QualityGate,
     QuarantineRow,
@@ -130,7 +130,11 @@ def _full() -> CycleReport:
             ),
             SpendingCurve(strategy="random", query="q1", cost_h=(0.0, 0.1, 0.2), captured=(0.0, 0.1, 0.2)),
         ),
-        manifests=(ManifestFile(vendor="COCO", path="/m/coco.json", n_images=2, n_boxes=5),),
+        manifests=(
+            ManifestFolder(
+                vendor="coco", strategy="pick", path="/m/pick.coco", n_files=1_234, n_tasks=2, n_boxes=5
+            ),
+        ),
         quarantine=(QuarantineRow(path="/d/x.jpg", stage="read", reason="FileNotFoundError: gone"),),
         quality=(
             QualityGate(stage="ingest", n_expectations=5),
@@ -253,7 +257,9 @@ def test_names_are_escaped_everywhere() -> None:
         evaluation=_evaluation(NASTY, NASTY),
         selection=(SelectionArm(name=NASTY, n_images=1, n_boxes=1, cases=(case,)),),
         spending=(SpendingCurve(strategy=NASTY, query=NASTY, cost_h=(0.0, 1.0), captured=(0.0, 0.1)),),
-        manifests=(ManifestFile(vendor=NASTY, path=NASTY, n_images=1, n_boxes=1),),
+        manifests=(
+            ManifestFolder(vendor=NASTY, strategy=NASTY, path=NASTY, n_files=1, n_tasks=1, n_boxes=1),
+        ),
         quarantine=(QuarantineRow(path=NASTY, stage=NASTY, reason=NASTY),),
         quality=(
             QualityGate(
@@ -301,6 +307,14 @@ def test_without_ground_truth_the_page_says_how_to_get_the_numbers(full_text: st
     assert "No ground truth yet" in text
     assert "run the import" in text
     assert "No ground truth yet" not in full_text
+
+
+def test_files_for_labeling_tools_are_told_by_folder(full_text: str) -> None:
+    table = full_text[full_text.index('aria-label="Manifests"') :]
+    table = table[: table.index("</table>")]
+    cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", table)
+    assert cells[:6] == ["format", "group", "folder", "files", "tasks", "boxes"]
+    assert cells[6:] == ["coco", "pick", "/m/pick.coco", "1,234", "2", "5"]
 
 
 def test_a_table_marks_the_best_shows_intervals_and_what_is_no_better_than_random(full_text: str) -> None:
