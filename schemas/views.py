@@ -57,17 +57,20 @@ LATEST_HARDNESS_VIEW = View(
     ),
 )
 
+# Files, boxes of one image and imports are each brought together before they meet, or their rows multiply.
+_N_LABELS = "size(filter(boxes, b -> b.status = 'labeled'))"
 SENT_IMAGES_VIEW = View(
     name="sent_images",
     comment="One row per cycle, vendor, strategy and image of a manifest, and whether its labels came back",
     sql=(
-        "SELECT sent.*, last IS NOT NULL AS returned, last.ts AS returned_ts, last.complete, "
-        "coalesce(size(filter(last.boxes, b -> b.status = 'labeled')), 0) AS n_labels "
-        "FROM (SELECT cycle_id, vendor, strategy, a.image_id, min(a.rank) AS rank, min(ts) AS sent_ts "
-        "FROM manifests JOIN acquisition AS a USING (cycle_id, strategy) "
-        "GROUP BY cycle_id, vendor, strategy, a.image_id) AS sent "
-        "LEFT JOIN (SELECT cycle_id, image_id, max_by(struct(ts, complete, boxes), ts) AS last "
-        "FROM ground_truth_history WHERE split = 'train' GROUP BY cycle_id, image_id) "
+        "SELECT cycle_id, vendor, strategy, image_id, rank, sent_ts, last IS NOT NULL AS returned, "
+        "last.ts AS returned_ts, last.complete, coalesce(last.n_labels, 0) AS n_labels "
+        "FROM (SELECT cycle_id, vendor, strategy, min(ts) AS sent_ts "
+        "FROM manifests GROUP BY cycle_id, vendor, strategy) "
+        "JOIN (SELECT cycle_id, strategy, image_id, min(rank) AS rank "
+        "FROM acquisition GROUP BY cycle_id, strategy, image_id) USING (cycle_id, strategy) "
+        f"LEFT JOIN (SELECT cycle_id, image_id, max_by(struct(ts, complete, {_N_LABELS} AS n_labels), ts) "
+        "AS last FROM ground_truth_history WHERE split = 'train' GROUP BY cycle_id, image_id) "
         "USING (cycle_id, image_id)"
     ),
 )

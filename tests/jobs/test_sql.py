@@ -21,8 +21,9 @@ from conf.load import load_settings
 from pipelines.run import Run
 from pipelines.sql import sql_session, told_in_one_line
 from pipelines.tables import TableStore
+from schemas.tables import ACQUISITION, GROUND_TRUTH_HISTORY, MANIFESTS
 from tests.jobs.test_bad_input import assert_refused, here
-from tests.sql_tables import ODD_QUERY, write_tables
+from tests.sql_tables import ODD_QUERY, append, day, write_tables
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "sql.md").read_text(encoding="utf-8")
 ANSWERS: list[list[tuple[Any, ...]]] = [
@@ -152,6 +153,63 @@ def test_the_page_s_questions_have_their_answers(prompt: tuple[SparkSession, lis
     assert len(questions) == len(ANSWERS)
     for question, answer in zip(questions, ANSWERS, strict=True):
         assert [tuple(row) for row in prompt[0].sql(question).collect()] == answer, question
+
+
+def test_an_image_sent_and_labeled_many_times_is_a_row_for_each_vendor_and_strategy(
+    session: SparkSession, tmp_path: Path
+) -> None:
+    """Two vendors, two strategies, files of several days, several boxes picked and several imports."""
+    names = ("cycle_id", "vendor", "strategy", "path", "n_tasks", "cost_s", "ts")
+    files = [
+        ("c", vendor, strategy, f"{vendor}/{strategy}/{n}", 2, 5.0, day(10 + n + 5 * (vendor == "scale")))
+        for vendor in ("coco", "scale")
+        for strategy in ("boxes", "whole")
+        for n in (1, 2, 3)
+    ]
+    files += [("d", "coco", "whole", "d", 1, 1.0, day(9))]
+    append(tmp_path, MANIFESTS, [dict(zip(names, file, strict=True)) for file in files])
+    names = ("cycle_id", "strategy", "unit", "rank", "image_id", "detection_id")
+    picks = [("c", "boxes", "box", rank, image, f"{image}{rank}") for rank, image in enumerate("yxyxx", 1)]
+    picks += [("c", "whole", "image", rank, image, None) for rank, image in enumerate("xz", 1)]
+    picks += [("d", "whole", "image", 7, "x", None), ("c", "unsent", "image", 1, "x", None)]
+    append(tmp_path, ACQUISITION, [dict(zip(names, pick, strict=True)) for pick in picks])
+    names = ("cycle_id", "image_id", "ts", "split", "complete", "boxes")
+    drawn = [{"label_name": "car", "status": status} for status in ("labeled", "noisy", "labeled")]
+    imports = [
+        ("c", "x", day(20), "train", True, drawn[:1]),
+        ("c", "x", day(22), "train", False, drawn),
+        ("c", "x", day(21), "train", True, []),
+        ("c", "x", day(25), "eval", True, []),
+        ("c", "y", day(23), "train", True, []),
+        ("e", "z", day(24), "train", True, drawn),
+    ]
+    rows = [dict(zip(names, row, strict=True)) | {"import_id": f"i{n}"} for n, row in enumerate(imports)]
+    append(tmp_path, GROUND_TRUTH_HISTORY, rows)
+
+    found, _ = sql_session(Run(store=TableStore(session, str(tmp_path))), load_settings("demo").score)
+    found.conf.set("spark.sql.session.timeZone", "UTC")
+    columns = "cycle_id, vendor, strategy, image_id, rank, day(sent_ts), returned, day(returned_ts), complete"
+    sent = found.sql(f"SELECT {columns}, n_labels FROM sent_images ORDER BY 1, 2, 3, 4").collect()
+    one_vendor = [
+        ("boxes", "x", 2, True, 22, False, 2),
+        ("boxes", "y", 1, True, 23, True, 0),
+        ("whole", "x", 1, True, 22, False, 2),
+        ("whole", "z", 2, False, None, None, 0),
+    ]
+    assert [tuple(row) for row in sent] == [
+        *[
+            ("c", vendor, *row[:3], first, *row[3:])
+            for vendor, first in (("coco", 11), ("scale", 16))
+            for row in one_vendor
+        ],
+        ("d", "coco", "whole", "x", 7, 9, False, None, None, 0),
+    ]
+    delivered = found.sql("SELECT * EXCEPT (sent_ts) FROM deliveries ORDER BY cycle_id, vendor").collect()
+    assert [tuple(row) for row in delivered] == [
+        ("c", "coco", 6, 12, 30.0, 3, 2, 1, 2),
+        ("c", "scale", 6, 12, 30.0, 3, 2, 1, 2),
+        ("d", "coco", 1, 1, 1.0, 1, 0, 1, 0),
+    ]
 
 
 def test_the_page_lists_all_views(prompt: tuple[SparkSession, list[str]]) -> None:
