@@ -29,6 +29,7 @@ class TemporalSpec(Section):
     smooth_frames: Frames = Field(
         0, description="scores are averaged over so many frames to each side, Gaussian of half that; 0: none"
     )
+    # Section 4 of "Active Learning for Deep Detection Neural Networks", for videos of 30 Hz.
     block_now: Frames = Field(15, description="a pick blocks this many frames before and after it")
     block_later: Frames = Field(2, description="a pick of an earlier cycle blocks this many")
 

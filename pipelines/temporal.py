@@ -12,16 +12,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from conf.errors import QuarryError
 from udfs.boxes import FloatArray
-from udfs.temporal_selection import (
-    DEFAULT_BLOCK_LATER,
-    DEFAULT_BLOCK_NOW,
-    DEFAULT_HALF_WIDTH,
-    DEFAULT_SIGMA,
-    NO_PICK,
-    TemporalPicks,
-    smoothed,
-    survivors,
-)
+from udfs.temporal_selection import NO_PICK, TemporalPicks, smoothed, survivors
 
 # Nineteen hours at 30 Hz. A task holds a whole sequence, at about 0.4 kB a frame.
 MOST_FRAMES = 2_000_000
@@ -48,10 +39,10 @@ class TemporalRules:
         block_later: A pick of an earlier cycle blocks frames up to here.
     """
 
-    smooth_half_width: int = DEFAULT_HALF_WIDTH
-    smooth_sigma: float = DEFAULT_SIGMA
-    block_now: int = DEFAULT_BLOCK_NOW
-    block_later: int = DEFAULT_BLOCK_LATER
+    smooth_half_width: int
+    smooth_sigma: float
+    block_now: int
+    block_later: int
 
 
 def temporal_survivors(

@@ -262,8 +262,6 @@ class _Pass:
         if group is None:
             return None
         quota = self._rules.quota(group)
-        if quota.max_count is not None and self._group_count[group] >= quota.max_count:
-            return f"group {group!r} has its {quota.max_count} picks"
         if quota.max_share is not None:
             most = quota.max_share * self._rules.budget
             if self._group_spent[group] + cost > most * (1.0 + ROUNDING):

@@ -38,19 +38,15 @@ class GroupQuota:
 
     Attributes:
         min_count: Picks that come before any others, as long as there are candidates of the group.
-        max_count: Most picks.
         max_share: Most of the budget (0..1) spent on the group, used up or not.
     """
 
     min_count: int = 0
-    max_count: int | None = None
     max_share: float | None = None
 
     def __post_init__(self) -> None:
-        if self.min_count < 0 or (self.max_count is not None and self.max_count < self.min_count):
-            raise QuarryError(
-                f"a group needs 0 <= min_count <= max_count, got {self.min_count} and {self.max_count}"
-            )
+        if self.min_count < 0:
+            raise QuarryError(f"min_count of a group must be at least 0, got {self.min_count}")
         if self.max_share is not None and not 0.0 <= self.max_share <= 1.0:
             raise QuarryError(f"max_share of a group must be in 0..1, got {self.max_share}")
 

@@ -15,12 +15,6 @@ import numpy as np
 from conf.errors import QuarryError
 from udfs.boxes import FloatArray, IntArray
 
-# The paper gives neither: four frames to each side, cut where the weight has fallen to exp(-2) = 0.14.
-DEFAULT_HALF_WIDTH = 4
-DEFAULT_SIGMA = 2.0
-# Section 4 of the paper, for the videos of Caltech Pedestrian (30 Hz).
-DEFAULT_BLOCK_NOW = 15
-DEFAULT_BLOCK_LATER = 2
 NO_PICK = -1
 
 
@@ -40,12 +34,7 @@ class TemporalPicks:
     blocked_by_earlier: IntArray
 
 
-def smoothed(
-    scores: FloatArray,
-    frame_index: IntArray,
-    half_width: int = DEFAULT_HALF_WIDTH,
-    sigma: float = DEFAULT_SIGMA,
-) -> FloatArray:
+def smoothed(scores: FloatArray, frame_index: IntArray, half_width: int, sigma: float) -> FloatArray:
     """Scores averaged over the frames around, with Gaussian weights (Eq. 6).
 
     The weight of a frame at distance d is exp(-d² / (2 sigma²)), 0 beyond `half_width`. At the ends of a
@@ -87,8 +76,8 @@ def survivors(
     frame_index: IntArray,
     tie_order: IntArray,
     picked_before: IntArray,
-    block_now: int = DEFAULT_BLOCK_NOW,
-    block_later: int = DEFAULT_BLOCK_LATER,
+    block_now: int,
+    block_later: int,
 ) -> TemporalPicks:
     """The frames of one sequence that greedy picking by falling score leaves, and what blocked the others.
 

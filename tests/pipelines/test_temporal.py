@@ -14,7 +14,7 @@ from conf.errors import QuarryError
 from pipelines import temporal
 from pipelines.temporal import TemporalRules, survivors_of_sequence, temporal_survivors
 
-RULES = TemporalRules(smooth_half_width=0, block_now=3, block_later=1)
+RULES = TemporalRules(smooth_half_width=0, smooth_sigma=1.0, block_now=3, block_later=1)
 COLUMNS = "image_id STRING, sequence_id STRING, frame_index INT, score DOUBLE"
 
 
@@ -69,7 +69,7 @@ def test_the_score_is_smoothed_over_the_frames_of_the_video(session: SparkSessio
     rows = [("x", "v", 0, 1.0), ("y", "v", 1, 3.0), ("z", "w", 1, 9.0)]
     candidates = session.createDataFrame(rows, COLUMNS)
     nothing = session.createDataFrame([], "sequence_id STRING, frame_index INT")
-    rules = TemporalRules(smooth_half_width=1, smooth_sigma=1.0)
+    rules = TemporalRules(smooth_half_width=1, smooth_sigma=1.0, block_now=15, block_later=2)
     found = _rows(temporal_survivors(candidates, nothing, rules, _tie()))
     near = np.exp(-0.5)
     assert found["x"]["score"] == pytest.approx((1 + 3 * near) / (1 + near))

@@ -57,7 +57,7 @@ def _random_candidates(rng: np.random.Generator, n: int, n_components: int) -> C
 def _random_rules(rng: np.random.Generator) -> SelectionRules:
     shares = [(1.0,), (0.5, 0.5), (0.5, 0.25, 0.25), (0.625, 0.25, 0.125)][rng.integers(0, 4)]
     quotas = {
-        "night": GroupQuota(min_count=int(rng.integers(0, 4)), max_count=4),
+        "night": GroupQuota(min_count=int(rng.integers(0, 4)), max_share=0.5),
         "day": GroupQuota(max_share=float(rng.choice([0.0, 0.25, 0.5, 1.0]))),
         "snow": GroupQuota(min_count=1),
     }
@@ -82,8 +82,6 @@ def _breaks_no_rule(c: Candidates, rules: SelectionRules, taken: list[int], row:
     assert c.groups is not None and looks.hashes is not None and looks.features is not None
     if (group := c.groups[row]) is not None:
         same, quota = [r for r in taken if c.groups[r] == group], rules.quota(group)
-        if quota.max_count is not None and len(same) >= quota.max_count:
-            return False
         if quota.max_share is not None and c.costs[[*same, row]].sum() > quota.max_share * rules.budget:
             return False
     for other in taken:
@@ -161,15 +159,15 @@ def test_hand_worked_selection() -> None:
 def test_minimums_come_first_and_maximums_end_a_group() -> None:
     groups = np.array(["day"] * 4 + ["night", None, "day"], object)
     candidates = _candidates(list("abcdefg"), [0] * 7, groups=groups)
-    quotas = {"night": GroupQuota(min_count=2), "day": GroupQuota(max_count=2)}
-    rules = SelectionRules(budget=9, components=(HARDEST,), quotas=quotas)
+    quotas = {"night": GroupQuota(min_count=2), "day": GroupQuota(max_share=0.25)}
+    rules = SelectionRules(budget=8, components=(HARDEST,), quotas=quotas)
     found = selection(candidates, rules, near_misses=2)
     assert found.rows.tolist() == [4, 0, 1, 5]
     assert found.reasons[0].endswith("; for the minimum of 2 of 'night'")
     assert found.missing == {"night": 1}
     assert [(miss.row, miss.reason) for miss in found.near_misses] == [
-        (2, "rank 3 of pixel_adj_false, 5: group 'day' has its 2 picks"),
-        (3, "rank 4 of pixel_adj_false, 4: group 'day' has its 2 picks"),
+        (2, "rank 3 of pixel_adj_false, 5: group 'day' has its share 0.25 of the budget"),
+        (3, "rank 4 of pixel_adj_false, 4: group 'day' has its share 0.25 of the budget"),
     ]
     half = SelectionRules(budget=4, components=(HARDEST,), other_quota=GroupQuota(max_share=0.25))
     found = selection(candidates, half, near_misses=1)
@@ -180,10 +178,10 @@ def test_minimums_come_first_and_maximums_end_a_group() -> None:
 def test_each_near_miss_has_the_rule_that_kept_it_out_also_behind_the_last_pick() -> None:
     groups = np.array(["day", "night", "day", "fog"], object)
     candidates = _candidates(list("abcd"), [0] * 4, groups=groups)
-    rules = SelectionRules(budget=2, components=(HARDEST,), other_quota=GroupQuota(max_count=1))
+    rules = SelectionRules(budget=2, components=(HARDEST,), other_quota=GroupQuota(max_share=0.5))
     reasons = [miss.reason for miss in selection(candidates, rules, near_misses=9).near_misses]
     assert reasons == [
-        "rank 3 of pixel_adj_false, 2: group 'day' has its 1 picks",
+        "rank 3 of pixel_adj_false, 2: group 'day' has its share 0.5 of the budget",
         "rank 4 of pixel_adj_false, 1: the budget was spent before its turn",
     ]
     dear = _candidates(list("abc"), [0] * 3, costs=[3, 2, 2])
@@ -304,7 +302,7 @@ def test_equals_looking_at_everything_anew(seed: int, n: int) -> None:
 @given(seed=SEEDS, n=st.integers(1, 80), most=st.integers(1, 12))
 def test_more_candidates_change_nothing_where_no_component_is_dry(seed: int, n: int, most: int) -> None:
     rng = np.random.default_rng(seed)
-    limits = {"day": GroupQuota(max_share=0.25), "night": GroupQuota(max_count=4)}
+    limits = {"day": GroupQuota(max_share=0.25), "night": GroupQuota(max_share=0.5)}
     rules = replace(_random_rules(rng), quotas=limits, other_quota=GroupQuota())
     whole = _random_candidates(rng, n, len(rules.components))
     whole = replace(whole, costs=np.ones(n), extra=None)
@@ -379,7 +377,7 @@ def test_settings_out_of_range_are_refused() -> None:
         selection(_candidates(["a", "b"], [0, 1]), SelectionRules(budget=1, components=(HARDEST,)))
     for refused, message in (
         (lambda: Component(name="x", share=0.0, ranked_by="q"), "'x': share must be above 0, got 0"),
-        (lambda: GroupQuota(min_count=3, max_count=2), "got 3 and 2"),
+        (lambda: GroupQuota(min_count=-1), "at least 0, got -1"),
         (lambda: GroupQuota(max_share=1.5), r"max_share of a group must be in 0\.\.1, got 1.5"),
         (lambda: SelectionRules(budget=-1, components=(HARDEST,)), "at least 0, got -1"),
         (lambda: SelectionRules(budget=1, components=()), "at least one component"),

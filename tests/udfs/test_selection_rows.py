@@ -170,13 +170,14 @@ def test_near_misses_stand_by_place_in_their_part_with_their_own_rule() -> None:
             "group": "fog",
         },
     ]
-    rules = SelectionRules(budget=2, components=(HARD, SPREAD), other_quota=GroupQuota(max_count=1))
+    rules = SelectionRules(budget=2, components=(HARD, SPREAD), other_quota=GroupQuota(max_share=0.5))
     picks, missed, _ = outcome(candidates(*rows), rules, near_misses=9)
+    full = "group 'day' has its share 0.5 of the budget"
     assert [row["image_id"] for row in picks] == ["a", "c"]
     assert [(row["image_id"], row["part"], row["reason"]) for row in missed] == [
         ("frame", "hard", "total_fn 850: next to a pick"),
-        ("d", "spread", "rank 2 of distance to the nearest center, 0.8: group 'day' has its 1 picks"),
-        ("b", "hard", "rank 2 of total_fn, 800: group 'day' has its 1 picks"),
+        ("d", "spread", f"rank 2 of distance to the nearest center, 0.8: {full}"),
+        ("b", "hard", f"rank 2 of total_fn, 800: {full}"),
         ("f", "spread", "total_fn 7: z"),
         ("e", "spread", "total_fn 6: y"),
     ]

@@ -52,8 +52,8 @@ def test_hand_worked_smoothing_over_an_end_and_a_gap() -> None:
     ]
     found = smoothed(np.array([4.0, 8.0, 2.0]), np.array([0, 1, 3]), half_width=2, sigma=1.0)
     assert found == pytest.approx(expected)
-    assert smoothed(np.array([4.0, 8.0]), np.array([0, 1]), half_width=0).tolist() == [4.0, 8.0]
-    assert smoothed(np.zeros(0), NOTHING_BEFORE).shape == (0,)
+    assert smoothed(np.array([4.0, 8.0]), np.array([0, 1]), half_width=0, sigma=1.0).tolist() == [4.0, 8.0]
+    assert smoothed(np.zeros(0), NOTHING_BEFORE, 4, 2.0).shape == (0,)
 
 
 @settings(derandomize=True, max_examples=80, deadline=None)
@@ -87,9 +87,9 @@ def test_hand_worked_rules() -> None:
 def test_a_frame_between_both_distances_is_free_again_in_the_next_cycle() -> None:
     frames = np.arange(40)
     scores = -np.abs(frames - 20.0)
-    first = survivors(scores, frames, frames, NOTHING_BEFORE)
+    first = survivors(scores, frames, frames, NOTHING_BEFORE, block_now=15, block_later=2)
     assert first.order[0] == 20 and set(np.abs(first.order[1:] - 20)) == {16}
-    second = survivors(scores, frames, frames, picked_before=first.order[:1])
+    second = survivors(scores, frames, frames, first.order[:1], block_now=15, block_later=2)
     assert second.order[0] == 17  # 18..22 stay blocked; 17 and 23 score the same, the tie order decides
     assert np.flatnonzero(second.blocked_by_earlier == 20).tolist() == [18, 19, 20, 21, 22]
 
@@ -97,7 +97,7 @@ def test_a_frame_between_both_distances_is_free_again_in_the_next_cycle() -> Non
 def test_ties_break_by_their_order_and_not_by_the_row() -> None:
     frames, scores = np.array([3, 9, 6]), np.ones(3)
     for ties, expected in (([2, 0, 1], [1, 2, 0]), ([0, 2, 1], [0, 2, 1]), ([7, 7, 7], [0, 1, 2])):
-        found = survivors(scores, frames, np.array(ties), NOTHING_BEFORE, block_now=2)
+        found = survivors(scores, frames, np.array(ties), NOTHING_BEFORE, block_now=2, block_later=2)
         assert found.order.tolist() == expected
 
 
@@ -146,10 +146,10 @@ def _explains_all(
 def test_bad_input_is_named() -> None:
     frames, scores = np.array([4, 5]), np.array([1.0, np.nan])
     with pytest.raises(QuarryError, match="frame 5 has a score that is no finite number"):
-        survivors(scores, frames, frames, NOTHING_BEFORE)
+        survivors(scores, frames, frames, NOTHING_BEFORE, block_now=15, block_later=2)
     with pytest.raises(QuarryError, match="frame 5"):
-        smoothed(scores, frames)
+        smoothed(scores, frames, half_width=4, sigma=2.0)
     with pytest.raises(QuarryError, match="got -1 and 2"):
-        survivors(frames.astype(float), frames, frames, NOTHING_BEFORE, block_now=-1)
+        survivors(frames.astype(float), frames, frames, NOTHING_BEFORE, block_now=-1, block_later=2)
     with pytest.raises(QuarryError, match=r"got 3 and 0\.0"):
         smoothed(frames.astype(float), frames, half_width=3, sigma=0.0)
