@@ -11,10 +11,10 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from pipelines.report_source import ReportSource
-from schemas.tables import DETECTIONS, GROUND_TRUTH, IMAGES
+from pipelines.score_inputs import detections_of
+from schemas.tables import GROUND_TRUTH, IMAGES
 from udfs.box_pictures import PICTURE_SCHEMA, picture_batches
 from udfs.report_content import CaseImage, Histogram, QuerySection
-from udfs.views import ORIGINAL_VIEW
 
 HISTOGRAM_BINS = 24
 MEASURES = {
@@ -99,10 +99,11 @@ def query_histograms(source: ReportSource) -> dict[str, Histogram]:
 def picture_rows(source: ReportSource, image_ids: Iterable[str]) -> list[Row]:
     """JPEGs with boxes of the images shown, drawn on the workers; bounded by what one page shows."""
     store, settings = source.run.store, source.settings
-    wanted = store.session.createDataFrame([(i,) for i in sorted(image_ids)], "image_id STRING")
-    detections = store.read(DETECTIONS).where(
-        (F.col("model_id") == source.model.model_id) & (F.col("view") == ORIGINAL_VIEW)
-    )
+    shown = [(image_id,) for image_id in sorted(image_ids)]
+    if not shown:  # perhaps nothing was detected yet
+        return []
+    wanted = store.session.createDataFrame(shown, "image_id STRING")
+    detections = detections_of(source.run, source.model)
     rows = wanted.join(store.read(IMAGES).select("image_id", "uri"), "image_id")
     rows = rows.join(detections.select("image_id", "detections"), "image_id")
     truth = store.read(GROUND_TRUTH).select("image_id", F.col("boxes").alias("truths"))

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from conf.settings import Settings
 from pipelines.models import Model
+from pipelines.report_queries import picture_rows
 from pipelines.report_selection import manifest_folders, selection_arms
 from pipelines.report_source import ReportSource
 from pipelines.report_spending import spending_curves
@@ -114,3 +115,7 @@ def test_files_of_one_format_and_strategy_are_one_row(source: ReportSource) -> N
     ]
     boxes, whole = selection_arms(source)
     assert (boxes.n_boxes, whole.n_boxes) == (3, 30), "two formats hold the same boxes"
+
+
+def test_before_any_detection_a_report_has_no_pictures(source: ReportSource) -> None:
+    assert picture_rows(source, ()) == []
