@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 
+from conf.code_settings import require_given
 from conf.errors import QuarryError
 from conf.load import load_settings
 from conf.section import location
@@ -58,12 +59,17 @@ def _work(run: Run, given: Settings, args: argparse.Namespace) -> None:
 
 
 def _settings_of_cycle(run: Run, given: Settings, args: argparse.Namespace) -> Settings:
-    """Without --config a started cycle goes on with its own settings, and so does one that branches off."""
+    """Without --config a started cycle goes on with its own settings, and so does one that branches off.
+
+    Those that have code run must be given again.
+    """
     row = cycle_row(run, args.cycle) or cycle_row(run, args.from_cycle)
     if args.config is not None or row is None:
         return given
     own = recorded_settings(row).model_copy(update={"spark": given.spark})
-    return load_settings(overrides=args.set, root=args.root, resolved=own)
+    settings = load_settings(overrides=args.set, root=args.root, resolved=own)
+    require_given(settings, given, row.cycle_id)
+    return settings
 
 
 def _show_outcome(run: Run, settings: Settings, args: argparse.Namespace) -> None:
@@ -92,7 +98,8 @@ JOB = Job(
         "Runs ingest, detect, import_labels, score, evaluate, acquire, export_manifest and report in order. "
         "Quality gates judge each stage (docs/quality.md). A stopped cycle goes on after its last finished "
         "stage; one whose labels are back is trained (setting cycle.retrain) and closed; a new name starts "
-        "a new one. Without --config a started cycle goes on with its own settings, changed by --set."
+        "a new one. Without --config a started cycle goes on with its own settings, changed by --set; those "
+        "that have code run are given again."
     ),
     example=f"quarry run_cycle --config my_lake.yaml --cycle {DEFAULT_CYCLE}",
     work=_work,

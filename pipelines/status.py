@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pyspark.sql import Row
 from pyspark.sql import functions as F
 
+from conf.code_settings import CodeSetting, code_settings
+from conf.errors import QuarryError
+from pipelines.cycle import recorded_settings
 from pipelines.cycle_stages import CLOSED, STAGES, STATES
 from pipelines.outstanding import import_command, sent_and_back
 from pipelines.run import Run
@@ -66,5 +69,16 @@ def _next_step(run: Run, cycle_id: str, row: Row | None, sent: list[Row]) -> str
         return import_command(run.store.root, cycle_id, sent)
     if stage is None:
         return "none, its labels are back"
-    command = shlex.join(["quarry", "run_cycle", "--root", run.store.root, "--cycle", cycle_id])
-    return f"{command}  # stage {stage}"
+    assert row is not None
+    again = _code_settings(row)
+    flags = [flag for setting in again for flag in setting.flags]
+    command = shlex.join(["quarry", "run_cycle", "--root", run.store.root, "--cycle", cycle_id, *flags])
+    return f"{command}  # " + ", ".join([f"stage {stage}", *(f"{one.key} {one.effect}" for one in again)])
+
+
+def _code_settings(row: Row) -> tuple[CodeSetting, ...]:
+    """What a person who goes on with a cycle must give again."""
+    try:
+        return code_settings(recorded_settings(row))
+    except QuarryError:  # `run_cycle` says more
+        return ()

@@ -376,6 +376,29 @@ def test_a_started_cycle_goes_on_with_its_own_settings(
     assert row["state"] == "closed"
 
 
+def test_a_program_that_a_cycle_s_record_names_runs_when_it_is_named_again(
+    finished: tuple[Run, Settings], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, settings = finished
+    root = str(tmp_path / "tables")
+    shutil.copytree(run.store.root, root)
+    mine = Run(store=TableStore(run.store.session, root))
+    export = settings.export.model_copy(update={"uri_command": "sign.py --days 30"})
+    text = settings.model_copy(update={"export": export}).model_dump_json(exclude=NOT_KEPT)
+    before_training = {"settings": F.lit(text), "state": F.lit("labeled")}
+    mine.store.merge(CYCLES, run.store.read(CYCLES).withColumns(before_training))
+    assert main(["run_cycle", "--root", root, "--cycle", CYCLE]) == 2
+    assert "--set 'export.uri_command=sign.py --days 30'" in capsys.readouterr().err
+    branch = ["--cycle", "another", "--from-cycle", CYCLE, "--from-stage", "report"]
+    assert main(["run_cycle", "--root", root, *branch]) == 2
+    assert "export.uri_command" in capsys.readouterr().err
+    (status,) = cycle_status(mine)
+    command, _, why = status.next_step.partition("  # ")
+    assert why == "stage train, export.uri_command runs a program"
+    assert main(shlex.split(command)[1:]) == 0
+    assert [row["state"] for row in rows(root, "cycles")] == ["closed"]
+
+
 def test_a_cycle_made_job_by_job_has_a_status_too(finished: tuple[Run, Settings], tmp_path: Path) -> None:
     root = tmp_path / "tables"
     shutil.copytree(finished[0].store.root, root)
