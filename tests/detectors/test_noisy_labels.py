@@ -334,8 +334,8 @@ def test_no_negative_where_a_noisy_object_fits() -> None:
     logits = torch.full((1, 1, 1, 20, 20), -9.0)
     logits[..., 4, 4] = 9.0
     logits[..., 13:16, 13:16] = 50.0
-    assert pixel_loss(logits, [False, True], weight=0.0) < 0.01
-    assert pixel_loss(logits, [False], weight=0.0) > 1
+    assert max(pixel_loss(logits, [False, True], weight=0.0) for _ in range(30)) < 0.01
+    assert max(pixel_loss(logits, [False], weight=0.0) for _ in range(30)) > 1
 
 
 def test_a_pixel_loss_of_noisy_positives_only() -> None:

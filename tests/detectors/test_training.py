@@ -231,7 +231,7 @@ def test_noisy_boxes_are_trained_on_at_their_weight(
 def test_box_sizes_are_those_of_labeled_objects(coco_folder: Path, tmp_path: Path) -> None:
     """All objects have sides of 24 to 47 px but one noisy box; where all are noisy they still count."""
     content = json.loads((coco_folder / "instances.json").read_text())
-    content["annotations"][5].update(bbox=[0, 0, 120, 10], noisy=1)
+    content["annotations"][5].update(bbox=[0, 0, 120, 90], noisy=1)
     (coco_folder / "instances.json").write_text(json.dumps(content))
     train(coco_folder, tmp_path / "a.pt", architecture="pixel_network", epochs=1, noisy_weight=0)
     sizes = load_checkpoint(str(tmp_path / "a.pt")).weights["box_sizes_hw"]
