@@ -134,6 +134,7 @@ def test_sequences_stay_whole(coco_folder: Path) -> None:
         assert {i.group for i in train_images}.isdisjoint(i.group for i in held_out)
         assert len(held_out) == 4 and len(train_images) == 12
     assert split_by_group(images, 0.0, 0)[1] == []
+    assert len(split_by_group(images, 0.99, 0)[0]) == 2, "one sequence is always trained on"
     assert {i.group for i in split_by_group(images, 0.25, 0)[1]} != {
         i.group for i in split_by_group(images, 0.25, 1)[1]
     }
