@@ -22,6 +22,8 @@ from tests.small_lake import CYCLE, rows
 ROOT = Path(__file__).parents[2]
 SPARK_HOME = Path(pyspark.__file__).parent
 READY_S = 60
+# A cluster as it is installed: Spark generates code and changes plans as it runs, unlike in the other tests.
+OWN_DEFAULTS = {name: value for name, value in os.environ.items() if name != "SPARK_CONF_DIR"}
 
 
 def free_port() -> int:
@@ -37,7 +39,7 @@ def cluster(tmp_path: Path) -> Iterator[str]:
     port = free_port()
     master = f"spark://127.0.0.1:{port}"
     daemon = [str(SPARK_HOME / "bin" / "spark-class")]
-    environment = {**os.environ, "SPARK_HOME": str(SPARK_HOME), "SPARK_LOCAL_IP": "127.0.0.1"}
+    environment = {**OWN_DEFAULTS, "SPARK_HOME": str(SPARK_HOME), "SPARK_LOCAL_IP": "127.0.0.1"}
     commands = [
         [
             "org.apache.spark.deploy.master.Master",
@@ -109,7 +111,7 @@ def test_a_standalone_cluster_gives_the_same_tables(
     ):
         job += ["--set", item]
     submit = [str(SPARK_HOME / "bin" / "spark-submit"), "--master", cluster, *delta, *flags]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable}
+    environment = {**OWN_DEFAULTS, "PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable}
     done = subprocess.run(
         [*submit, str(ROOT / "jobs" / "run_cycle.py"), *job],
         env=environment,

@@ -195,16 +195,17 @@ def test_a_partly_labeled_image_keeps_its_other_boxes_as_noisy(
     found = box_dataset(run, model, threshold=0.3).orderBy("image_id", "detection_id").collect()
     assert {box.status for box in found} == {"unlabeled"}
     counts = {image: sum(b.image_id == image for b in found) for image in sorted({b.image_id for b in found})}
-    partly, whole = [image for image, n in counts.items() if n >= 3][:2]
+    partly, whole, held_out = [image for image, n in counts.items() if n >= 3][:3]
     first, second = [box for box in found if box.image_id == partly][:2]
     labels = [
-        (partly, [truth(first, "labeled"), truth(second, "background")], False),
-        (whole, [], True),
+        (partly, [truth(first, "labeled"), truth(second, "background")], False, "train"),
+        (whole, [], True, "train"),
+        (held_out, [], True, "eval"),
     ]
     frame = run.store.session.createDataFrame(
-        labels, f"image_id STRING, boxes ARRAY<{TRUTH_BOX_DDL}>, complete BOOLEAN"
+        labels, f"image_id STRING, boxes ARRAY<{TRUTH_BOX_DDL}>, complete BOOLEAN, split STRING"
     )
-    constants = {"split": F.lit("train"), "cycle_id": F.lit("c"), "ts": F.current_timestamp()}
+    constants = {"cycle_id": F.lit("c"), "ts": F.current_timestamp()}
     run.store.merge(GROUND_TRUTH, in_schema(frame.withColumns(constants), GROUND_TRUTH))
     request.addfinalizer(lambda: run.store.delete(GROUND_TRUTH, frame.select("image_id")))
     status = {b.detection_id: (b.image_id, b.status) for b in box_dataset(run, model, 0.3).collect()}
@@ -212,7 +213,8 @@ def test_a_partly_labeled_image_keeps_its_other_boxes_as_noisy(
     assert {s for image, s in status.values() if image == whole} == {"background"}
     assert {s for image, s in status.values() if image == partly} >= {"labeled", "noisy"}
     still = {i for i, (image, s) in status.items() if s in ("unlabeled", "noisy")}
-    still -= {i for i in still if status[i][0] in sent_images(lake)}
+    assert {s for image, s in status.values() if image == held_out} == {"unlabeled"}
+    still -= {i for i in still if status[i][0] in {held_out, *sent_images(lake)}}
     whole_pool = {"strategies": ("uncertain_boxes",), "budget": len(still), "budget_in": "boxes"}
     table = picked(lake, "boxes", **whole_pool, box_threshold=0.3)
     assert {row["detection_id"] for row in table} == still
