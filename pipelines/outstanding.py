@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from pipelines.labeling_tasks import BOXES, boxes_task_id, image_task_id, question_task_id
 from pipelines.run import Run
-from pipelines.tables import sql_literal
+from pipelines.tables import in_schema, sql_literal
 from schemas.tables import ACQUISITION, GROUND_TRUTH_HISTORY, MANIFESTS
 from udfs.formats.registry import FORMATS
 
@@ -80,14 +80,15 @@ def sent_and_back(run: Run, cycle_id: str | None = None) -> DataFrame:
 
 def _answers(run: Run, only: str) -> DataFrame:
     """cycle_id, image_id, and of the answers task_ids, detection_ids and whether one came without task id."""
-    history = run.store.read(GROUND_TRUTH_HISTORY).where(only)  # held-out labels answer no task
+    # Tables from before task_ids were kept lack the column until the next import.
+    history = in_schema(run.store.read(GROUND_TRUTH_HISTORY), GROUND_TRUTH_HISTORY).where(only)
     task_ids = F.coalesce("task_ids", F.array().cast("array<string>"))
 
     def together(lists: Column) -> Column:
         return F.array_distinct(F.array_compact(F.flatten(F.collect_list(lists))))
 
     return (
-        history.where("split = 'train'")
+        history.where("split = 'train'")  # held-out labels answer no task
         .groupBy("cycle_id", "image_id")
         .agg(
             together(task_ids).alias("task_ids"),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 TOLERANCE_PX = 0.5
-KINDS = ("image", "verify_box", "verify_class")
+KINDS = ("image", "boxes", "verify_box", "verify_class")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -18,7 +18,7 @@ from udfs.manifest_files import FILE_SCHEMA, ManifestJob, folder_names, manifest
 from udfs.published_file import file_sha256
 from udfs.sent_uris import SentUris
 
-KINDS: tuple[TaskKind, ...] = ("image", "verify_box", "verify_class")
+KINDS: tuple[TaskKind, ...] = ("image", "boxes", "verify_box", "verify_class")
 
 
 def _row(task: LabelingTask, vendor: str, shard: int = 0) -> dict[str, Any]:

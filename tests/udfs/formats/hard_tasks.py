@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from udfs.formats.task import LabelingTask, Manifest, TaskBox, TaskKind, clipped_box
+from udfs.formats.task import LabelingTask, Manifest, TaskBox, TaskKind, clipped_box, is_question
 
 CLASSES = ("car", "Fußgänger 行人", 'say "hi" & <b>')
 CAR, PERSON, SIGN = CLASSES
@@ -54,10 +54,11 @@ def hard_tasks(kind: TaskKind = "image", root: str = WEB_ROOT) -> list[LabelingT
             )
             for position, (label, x1, y1, x2, y2) in enumerate(found)
         )
-        for asked in (boxes,) if kind == "image" else ((box,) for box in boxes):
+        for asked in ((box,) for box in boxes) if is_question(kind) else (boxes,):
             # An id of a user's own may hold anything, a hash is plain.
             image_id = "Bild Ö:7" if number == 1 else f"{number:016x}"
-            suffix = "" if kind == "image" else f"/{asked[0].detection_id}/{kind}"
+            suffix = {"image": "", "boxes": "/boxes/total_fn"}.get(kind)
+            suffix = f"/{asked[0].detection_id}/{kind}" if suffix is None else suffix
             tasks.append(
                 LabelingTask(
                     task_id=f"cycle-3/{image_id}{suffix}",
