@@ -402,7 +402,7 @@ class CycleSettings(Section):
         1.0, description="share of what was sent that must be back before the cycle goes on"
     )
     retrain: bool = Field(False, description="fine-tune the detector on all labels of split train")
-    folder: Location | None = Field(None, description="where checkpoints go; none: <root>/models")
+    folder: Location | None = Field(None, description="where checkpoints go; none: <root>/checkpoints")
 
 
 class SampleLakeSettings(Section):

@@ -110,7 +110,7 @@ def _train(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
     if not settings.cycle.retrain:
         run.tell("the detector is not trained (setting cycle.retrain); labels are in ground_truth")
         return {}
-    folder = settings.cycle.folder or f"{run.store.root}/models"
+    folder = settings.cycle.folder or f"{run.store.root}/checkpoints"
     card = known_detector(settings.detector)
     labels, checkpoint = f"{folder}/{cycle_id}.labels", f"{folder}/{cycle_id}.pt"
     model = cycle_model(run, settings)

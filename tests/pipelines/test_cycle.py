@@ -276,7 +276,7 @@ def test_a_cycle_waits_for_its_labels_and_closes_once_they_are_back(
     (status,) = cycle_status(mine)
     assert (status.row.state, status.next_step) == ("closed", "none, it is closed")
     assert status.row.ended is not None and status.row.counts["train.images"] > sent
-    checkpoint = Path(root, "models", f"{CYCLE}.pt")
+    checkpoint = Path(root, "checkpoints", f"{CYCLE}.pt")
     retrained = known_detector(settings.detector.model_copy(update={"weights": str(checkpoint)}))
     assert retrained.classes == known_detector(settings.detector).classes
 
