@@ -183,13 +183,13 @@ def test_questions_are_counted_priced_and_answered_one_by_one(run: Run, tmp_path
     with pytest.raises(QuarryError, match=r"strategy 'whole'.*pre_annotate_above \(0\.95\); lower it"):
         _export(run, tmp_path / "none", **given, pre_annotate_above=0.95)
     assert not (tmp_path / "none").exists()
-    told = _export(run, tmp_path / "out", **given, pre_annotate_above=0.5)
+    told = _export(run, tmp_path / "out", **given, pre_annotate_above=0.1)
     assert any(line.startswith("whole: nothing to ask about 1 of 2 images") for line in told)
     price = PRICES.verify_box_s
     assert _out(run) == {
         "sure": (3, 0, pytest.approx(3 * price), pytest.approx(3 * price)),
         "doubt": (2, 0, pytest.approx(2 * price), pytest.approx(2 * price)),
-        "whole": (2, 0, pytest.approx(2 * price), pytest.approx(2 * price)),
+        "whole": (3, 0, pytest.approx(3 * price), pytest.approx(3 * price)),
     }
 
     def answered(tasks: Any) -> None:
@@ -206,12 +206,12 @@ def test_questions_are_counted_priced_and_answered_one_by_one(run: Run, tmp_path
     manifests = tmp_path / "out" / "c1"
     _import(run, _edited(returned("label_studio", manifests, "whole", tmp_path / "1"), first_answered))
     assert _truth(run) == {C: (False, {(10, "labeled")})}
-    assert _out(run)["whole"] == (2, 1, pytest.approx(2 * price), pytest.approx(price))
+    assert _out(run)["whole"] == (3, 1, pytest.approx(3 * price), pytest.approx(2 * price))
     for strategy in ("whole", "sure"):
         _edited(returned("label_studio", manifests, strategy, tmp_path / "all" / strategy), answered)
     _import(run, tmp_path / "all")
-    assert _truth(run)[C] == (False, {(10, "labeled"), (40, "background")})
-    assert _out(run)["whole"][:2] == (2, 2), "an image without a box keeps no cycle waiting"
+    assert _truth(run)[C] == (False, {(10, "labeled"), (40, "background"), (70, "labeled")})
+    assert _out(run)["whole"][:2] == (3, 3), "an image without a box keeps no cycle waiting"
     assert _truth(run)[A] == (False, {(10, "labeled"), (40, "labeled")}), "what was not asked is open"
     assert _out(run)["sure"] == (3, 3, pytest.approx(3 * price), 0.0)
     assert _out(run)["doubt"][:2] == (2, 1), "a box that both strategies asked about is answered once"
