@@ -68,7 +68,10 @@ JOB = Job(
         "Imports labels: returns of labeling tools, or COCO ground truth. Images are found by the ids our "
         "manifests carry, or by their path below the lake's root. What cannot be used is in label_rejects."
     ),
-    example="quarry import_labels --root tables --labels export.json --format label_studio --split train",
+    example=(
+        "quarry import_labels --root tables --labels export.json --format label_studio --split train "
+        "--cycle cycle-1"
+    ),
     work=_work,
     flags=_flags,
 )

@@ -114,8 +114,8 @@ def _rows(
     for box in item.boxes:
         row = _box_row(box, form, label_ids, label_map)
         if isinstance(row, str):
-            # A COCO data set may have more classes than the model; a labeling tool was given the model's.
-            complete = complete and form == "coco"
+            # A COCO data set may have more classes than the model; who answers a task was given the model's.
+            complete = complete and form == "coco" and item.task_id is None
             yield _rejected_box(item, box, uri, row)
         elif row:
             # A box that was copied and pasted onto itself differs in nothing but its id.
