@@ -36,7 +36,6 @@ def box_dataset(
         model: Whose detections they are, on the images as they are.
         threshold: t_d of the paper: boxes below are left out.
         sent: Columns image_id and boxes (ARRAY<STRUCT<x1, y1, x2, y2>>): what is out for labeling; or none.
-
         only_partly_labeled: Leaves out boxes of images without labels and of completely labeled ones.
 
     Returns:
@@ -49,9 +48,11 @@ def box_dataset(
     truth = truth.select("image_id", F.col("boxes").alias("truth"), "complete")
     if only_partly_labeled:
         truth = truth.where("NOT complete")
-    boxes = detections_of(run, model).select("image_id", F.explode("detections").alias("d"))
+    # Images meet their labels before they become boxes: there are fewer of them.
+    seen = detections_of(run, model).select("image_id", "detections")
+    seen = seen.join(truth, "image_id", "inner" if only_partly_labeled else "left")
+    boxes = seen.withColumn("d", F.explode("detections")).drop("detections")
     boxes = boxes.where(F.col("d.score") >= threshold)
-    boxes = boxes.join(truth, "image_id", "inner" if only_partly_labeled else "left")
     is_sent = F.lit(False)
     if sent is not None:
         boxes = boxes.join(sent.withColumnRenamed("boxes", "sent_boxes"), "image_id", "left")

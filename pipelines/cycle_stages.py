@@ -113,7 +113,7 @@ def _train(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
     folder = settings.cycle.folder or f"{run.store.root}/checkpoints"
     card = known_detector(settings.detector)
     labels, checkpoint = f"{folder}/{cycle_id}.labels", f"{folder}/{cycle_id}.pt"
-    model = cycle_model(run, settings)
+    model = model_named(run, card.model_id)
     counts = write_training_set(run, labels, model, settings.acquire.box_threshold)
     report = train(
         settings.train,

@@ -21,7 +21,7 @@ from pipelines.score_inputs import detections_of
 from pipelines.tables import spark_schema, utc_timestamp
 from schemas.tables import ACQUISITION, MANIFESTS, MODELS
 from udfs.formats.registry import FORMATS
-from udfs.formats.task import Manifest
+from udfs.formats.task import Manifest, is_question
 from udfs.manifest_files import FILE_SCHEMA, ManifestJob, folder_names, manifest_file_batches
 from udfs.published_file import published, remove_folder, renames, replace_folder
 from udfs.sent_uris import SentUris
@@ -60,7 +60,7 @@ def export_manifests(
         acquired = acquired.where(F.col("strategy").isin(*settings.strategies))
     _require_boxes_of_model(acquired, run, model)
     tasks = labeling_tasks(acquired, run, model.model_id, settings, prices).persist(StorageLevel.DISK_ONLY)
-    if settings.tasks != "image":
+    if is_question(settings.tasks):
         _require_boxes_to_ask_about(acquired, tasks, run, settings)
     folder = f"{(settings.folder or run.store.root + '/exports').rstrip('/')}/{cycle_id}"
     staging = f"{folder}/.{run.run_id}" if renames(folder) else folder

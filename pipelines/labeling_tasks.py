@@ -9,6 +9,7 @@ from conf.acquisition_spec import PriceList
 from conf.export_settings import ExportSettings
 from pipelines.run import Run
 from schemas.tables import DETECTIONS, IMAGES
+from udfs.formats.task import is_question
 from udfs.views import ORIGINAL_VIEW
 
 BOX_FIELDS = ("detection_id", "label_name", "score", "x1", "y1", "x2", "y2")
@@ -38,7 +39,7 @@ def labeling_tasks(
         BOX_FIELDS).
     """
     tasks = acquired.transform(_whole_images).transform(_with_boxes, run, model_id, settings)
-    if settings.tasks != "image":
+    if is_question(settings.tasks):
         tasks = tasks.transform(_as_questions, settings.tasks, prices)
     return tasks.select(
         *("strategy", "kind", "task_id", "image_id"),

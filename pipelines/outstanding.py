@@ -13,9 +13,9 @@ from pipelines.run import Run
 from pipelines.tables import in_schema, sql_literal
 from schemas.tables import ACQUISITION, GROUND_TRUTH_HISTORY, MANIFESTS
 from udfs.formats.registry import FORMATS
+from udfs.formats.task import QUESTION_KINDS
 
 COSTS = ("cost_s", "cost_money")
-QUESTION = "verify"  # how kinds of tasks begin that ask about a box
 
 
 def sent_and_back(run: Run, cycle_id: str | None = None) -> DataFrame:
@@ -60,7 +60,7 @@ def sent_and_back(run: Run, cycle_id: str | None = None) -> DataFrame:
         *(F.sum(F.when(F.col("n_back") == 0, F.col(name))).alias(f"{name}_out") for name in COSTS),
     )
     # Of an image any number of boxes may be asked about; all questions of a manifest cost the same.
-    is_question = F.startswith("tasks", F.lit(QUESTION))
+    is_question = F.col("tasks").isin(*QUESTION_KINDS)
     rows = rows.withColumn(
         "n_sent",
         F.when(is_question & (F.col("unit") == "image"), F.col("n_tasks")).otherwise(F.col("n_sent")),

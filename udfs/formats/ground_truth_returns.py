@@ -12,7 +12,7 @@ from udfs.formats.ground_truth import LABEL_VERIFICATION, METADATA, OBJECT_DETEC
 from udfs.formats.json_values import is_px, is_side, is_text, is_whole, json_lines, shown
 from udfs.formats.newest_returns import newest_returns, utc_time
 from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedBox, ReturnedImage, box_fault
-from udfs.formats.task import NO, YES
+from udfs.formats.task import NO, YES, is_question
 
 _SIDES = ("left", "top", "width", "height")
 
@@ -85,7 +85,7 @@ def _returns(stream: IO[bytes]) -> Iterator[ReturnedImage | RejectedItem]:
 
 def _line(line: Mapping[str, Any], number: int, uri: str) -> Iterator[ReturnedImage | RejectedItem]:
     ours = line[OURS] if isinstance(line.get(OURS), Mapping) else {}
-    is_verification = ours.get("kind") in ("verify_box", "verify_class")
+    is_verification = is_question(ours.get("kind"))
     name = _text(ours, "file_name") or uri
     label = _newest_label(line, is_verification=is_verification)
     if label is None:

@@ -12,6 +12,7 @@ from udfs.formats.label_studio import REGION
 from udfs.formats.label_studio_boxes import answered_boxes, drawn_box, sent_ids, stated_frame
 from udfs.formats.newest_returns import utc_time
 from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedBox, ReturnedImage
+from udfs.formats.task import is_question
 
 # Controls that say something without drawing anything.
 _NO_SHAPES = frozenset(
@@ -31,7 +32,7 @@ class _Submitted:
 
     @property
     def is_question(self) -> bool:
-        return self.data.get("kind") in ("verify_box", "verify_class")
+        return is_question(self.data.get("kind"))
 
     def rejected(self, reason: str) -> RejectedItem:
         return RejectedItem(kind="image", item_id=self.item_id, reason=reason, file_name=self.file_name)

@@ -10,6 +10,7 @@ from udfs.formats.newest_returns import newest_returns, utc_time
 from udfs.formats.px_boxes import answered_box, corners_of
 from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedBox, ReturnedImage
 from udfs.formats.scale import ANSWER, RIGHT_CLASS
+from udfs.formats.task import is_question
 
 
 def read_scale(stream: IO[bytes]) -> Iterator[ReturnedImage | RejectedItem]:
@@ -72,7 +73,7 @@ def _answer(value: Mapping[str, Any], place: str) -> Iterator[ReturnedImage | Re
     item_id = task["task_id"] if is_text(task.get("task_id")) else place
     response = task.get("response")
     annotations = response.get("annotations") if isinstance(response, Mapping) else None
-    is_asked = metadata.get("kind") in ("verify_box", "verify_class")
+    is_asked = is_question(metadata.get("kind"))
     if file_name is None or not isinstance(annotations, list):
         reason = f"expected a completed task with a file name and response.annotations, got {shown(task)}"
         yield RejectedItem(kind="image", item_id=item_id, reason=reason, file_name=file_name)

@@ -13,6 +13,7 @@ from conf.errors import QuarryError, nearest
 TaskKind = Literal["image", "boxes", "verify_box", "verify_class"]
 Corners = tuple[float, float, float, float]
 
+QUESTION_KINDS: tuple[TaskKind, ...] = ("verify_box", "verify_class")
 YES, NO = "yes", "no"
 QUESTIONS: Mapping[TaskKind, str] = {
     "image": "Draw a box around every object; correct the boxes that are there.",
@@ -22,9 +23,9 @@ QUESTIONS: Mapping[TaskKind, str] = {
 }
 
 
-def is_question(kind: TaskKind) -> bool:
-    """Whether tasks of this kind ask about one box, with answers to choose from."""
-    return kind in ("verify_box", "verify_class")
+def is_question(kind: object) -> bool:
+    """Whether tasks of this kind ask about one box, with answers to choose from; files may name any kind."""
+    return kind in QUESTION_KINDS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.tool_returns import FORMATS, returned
+from tests.udfs.formats.sent_tasks import example, manifest
 from udfs.formats.registry import FORMATS as REGISTERED
 from udfs.formats.returned import ReturnedImage
-from udfs.formats.task import QUESTIONS, LabelingTask, Manifest, TaskBox
+from udfs.formats.task import QUESTIONS, TaskBox
 
-MANIFEST = Manifest(
-    name="c1 sure",
-    classes=("car", "bus"),
-    model_version="m",
-    kind="boxes",
-    n_tasks=1,
-    created="2026-12-01T10:00:00Z",
-)
-TASK = LabelingTask(
+MANIFEST = manifest("boxes", classes=("car", "bus"))
+TASK = replace(
+    example("boxes"),
     task_id="c1/Ä b/boxes/it's",
     image_id="Ä b",
-    uri="s3://bucket/Ä b.jpg",
     file_name="Ä b.jpg",
-    width=100,
-    height=80,
-    rank=1,
-    score=0.5,
-    strategy="it's",
     boxes=(
         TaskBox(detection_id="d-1", label_name="car", score=0.9, x1=10, y1=10, x2=30, y2=30),
         TaskBox(detection_id="d-2", label_name="bus", score=0.4, x1=40, y1=10, x2=60, y2=30),
     ),
-    kind="boxes",
 )
 
 
