@@ -67,6 +67,7 @@ def acquire(
         run=run,
         model=model,
         method=settings.method or scoring.estimator,
+        scoring=scoring,
         seed=seed,
         cycle_id=cycle_id,
         settings=settings,

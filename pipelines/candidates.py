@@ -12,7 +12,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from conf.acquisition_spec import RANDOM, UNCERTAINTY, TemporalSpec
-from conf.settings import AcquireSettings
+from conf.settings import AcquireSettings, ScoreSettings
 from conf.strategy import Strategy
 from pipelines.k_center import k_center
 from pipelines.models import Model
@@ -44,6 +44,7 @@ class Ranking:
         run: The run.
         model: Whose hardness ranks.
         method: hardness.method of score sampling.
+        scoring: What the scores must mean.
         seed: Of ties, draws and groups of k-center.
         cycle_id: What other cycles picked blocks frames and starts k-center.
         settings: What is excluded, and which boxes there are.
@@ -52,6 +53,7 @@ class Ranking:
     run: Run
     model: Model
     method: str
+    scoring: ScoreSettings
     seed: int
     cycle_id: str
     settings: AcquireSettings
@@ -60,7 +62,7 @@ class Ranking:
     def hardness(self, score: str) -> DataFrame:
         """Rows of `hardness` that rank by a score: see `ranked_images`, whose checks run once a score."""
         if score not in self._hardness:
-            self._hardness[score] = ranked_images(self.run, self.model, score, self.method)
+            self._hardness[score] = ranked_images(self.run, self.model, score, self.method, self.scoring)
         return self._hardness[score]
 
 

@@ -34,11 +34,11 @@ def run_cycle(run: Run, cycle_id: str, settings: Settings) -> None:
     Args:
         run: The run.
         cycle_id: Letters, digits, `.`, `_` and `-`; used in file names.
-        settings: Of the whole cycle; a started cycle keeps the ones it was started with.
+        settings: Of the whole cycle; those of finished stages must be the ones it was started with.
 
     Raises:
-        QuarryError: A bad name, settings that differ from the cycle's own, or a stage whose tables fail a
-            quality gate; the stage is done again by the next run.
+        QuarryError: A bad name, settings or weights that differ from the cycle's own, or a stage whose tables
+            fail a quality gate; the stage is done again by the next run.
     """
     require_cycle_name(cycle_id)
     require_known_names(settings.score, scores_ranked_by(settings.acquire), settings.detector.pixel_scores)
@@ -50,6 +50,11 @@ def run_cycle(run: Run, cycle_id: str, settings: Settings) -> None:
         )
     if row is None:
         row = _save(run, cycle_id, PLANNED, settings, {})
+    elif row.model_id != (model_id := known_detector(settings.detector).model_id):
+        raise QuarryError(
+            f"cycle {cycle_id!r} was started with model {row.model_id}; what detector.weights names now is "
+            f"model {model_id}: put the old weights back, or start another cycle with --cycle NAME"
+        )
     counts = dict(row.counts)
     done = STATES.index(row.state)
     if done == len(STAGES):
@@ -86,8 +91,8 @@ def branch_cycle(run: Run, cycle_id: str, settings: Settings, parent_id: str, st
         stage_name: First stage that is done anew.
 
     Raises:
-        QuarryError: No such cycle or stage, a parent that has not come so far, or other settings of a stage
-            that is kept.
+        QuarryError: No such cycle or stage, a parent that has not come so far, other settings of a stage
+            that is kept, or a cycle of this name with another parent.
     """
     require_cycle_name(cycle_id)
     if stage_name not in STAGE_NAMES:
@@ -101,7 +106,14 @@ def branch_cycle(run: Run, cycle_id: str, settings: Settings, parent_id: str, st
         raise QuarryError(
             f"cycle {parent_id!r} ran stage {other} with other settings: start from there, or give those"
         )
-    if cycle_row(run, cycle_id) is not None:
+    row = cycle_row(run, cycle_id)
+    if row is not None and row.parent != parent_id:
+        of = "no other cycle" if row.parent is None else f"cycle {row.parent!r}"
+        raise QuarryError(
+            f"cycle {cycle_id!r} is there already and goes on from {of}, not from {parent_id!r}: give "
+            "another --cycle, or leave out --from-cycle to go on with it"
+        )
+    if row is not None:
         return
     for stage in STAGES[:first]:
         for table in CYCLE_ROWS.get(stage.name, ()):

@@ -5,6 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+
+from pyspark.sql import Row
+from pyspark.sql import functions as F
 
 from conf.settings import Settings
 from pipelines.acquire import acquire
@@ -15,11 +19,13 @@ from pipelines.ingest import ingest
 from pipelines.labels import import_labels
 from pipelines.models import Model, model_named
 from pipelines.outstanding import import_command, sent_and_back
+from pipelines.ranked_images import ScoredOtherwise
 from pipelines.report import write_report
 from pipelines.run import Run
 from pipelines.score import score
 from pipelines.train import train
 from pipelines.training_set import write_training_set
+from schemas.tables import CYCLES
 
 PLANNED, CLOSED = "planned", "closed"
 
@@ -79,7 +85,13 @@ def _evaluate(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
 
 def _acquire(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
     model = cycle_model(run, settings)
-    return acquire(run, cycle_id, model, settings.acquire, settings.score, settings.seed)
+    pick = partial(acquire, run, cycle_id, model, settings.acquire, settings.score, settings.seed)
+    try:
+        return pick()
+    except ScoredOtherwise as found:  # by another cycle with this model, since this one scored
+        run.tell(f"{found}; scoring again")
+        _score(run, cycle_id, settings)
+        return pick()
 
 
 def _export(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
@@ -93,7 +105,7 @@ def _report(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
 
 
 def _await_labels(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
-    rows = sent_and_back(run, cycle_id).orderBy("strategy").collect()
+    cycle_id, rows = _sent(run, cycle_id, settings)
     sent, back = sum(row.n_sent for row in rows), sum(row.n_back for row in rows)
     counts = {"sent": sent, "back": back}
     if back >= settings.cycle.labels_wanted * sent:
@@ -104,6 +116,16 @@ def _await_labels(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]
         f"import them with `{import_command(run.store.root, cycle_id, rows)}`, then run this again; other "
         "cycles need not wait, and --set cycle.labels_wanted=0.5 goes on with half of them"
     )
+
+
+def _sent(run: Run, cycle_id: str, settings: Settings) -> tuple[str, list[Row]]:
+    """What is awaited, and the cycle that sent it: a cycle may go on from one that has sent its picks."""
+    while True:
+        rows = sent_and_back(run, cycle_id).orderBy("strategy").collect()
+        parent = run.store.read(CYCLES).where(F.col("cycle_id") == cycle_id).select("parent").first()
+        if rows or not settings.export.formats or parent is None or parent.parent is None:
+            return cycle_id, rows
+        cycle_id = parent.parent
 
 
 def _train(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:

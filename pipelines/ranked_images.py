@@ -6,20 +6,26 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from conf.errors import QuarryError, nearest
-from pipelines.hardness_rows import BASELINE, GROUND_TRUTH
+from conf.settings import ScoreSettings
+from pipelines.hardness_rows import BASELINE, GROUND_TRUTH, query_digest
 from pipelines.models import Model
 from pipelines.run import Run
 from pipelines.score_inputs import detections_of
 from schemas.tables import HARDNESS
 
 
-def ranked_images(run: Run, model: Model, query: str, method: str) -> DataFrame:
+class ScoredOtherwise(QuarryError):
+    """The images have the score, but by another method, or with another meaning than the one asked for."""
+
+
+def ranked_images(run: Run, model: Model, query: str, method: str, scoring: ScoreSettings) -> DataFrame:
     """Rows of `hardness` that rank images for a query.
 
-    Those older than the detections they speak of are left out, and so are, where the query, its thresholds or
-    classes were changed and not every image was scored again, all but the ones of its latest meaning.
+    Those older than the detections they speak of are left out, and so are those that were scored with other
+    thresholds, classes or another definition of the query: another team may use its name.
 
     Raises:
+        ScoredOtherwise: There are only such rows.
         QuarryError: There is none; the message has what there is.
     """
     scored = run.store.require(HARDNESS, made_by="score").where(F.col("model_id") == model.model_id)
@@ -30,7 +36,7 @@ def ranked_images(run: Run, model: Model, query: str, method: str) -> DataFrame:
         known = scored.select("query", "method").distinct().limit(1000).collect()
         methods = sorted({row.method for row in known if row["query"] == query} - {GROUND_TRUTH})
         if methods:
-            raise QuarryError(
+            raise ScoredOtherwise(
                 f"acquire.method: {query!r} was scored by {', '.join(methods)}, not by {method!r} "
                 "since the images were last detected"
             )
@@ -40,5 +46,13 @@ def ranked_images(run: Run, model: Model, query: str, method: str) -> DataFrame:
             "it in score.queries or score.baselines, or, for a pixel score, `quarry detect` with it in "
             "detector.pixel_scores and then `quarry score`"
         )
-    latest = candidates.agg(F.max_by("query_hash", F.struct("ts", "query_hash")).alias("query_hash"))
-    return candidates.join(F.broadcast(latest), "query_hash")
+    is_baseline = F.col("method") == BASELINE
+    meaning = F.when(is_baseline, query_digest(scoring, is_baseline=True)).otherwise(query_digest(scoring))
+    meant = candidates.where(F.col("query_hash") == meaning)
+    if meant.isEmpty():
+        raise ScoredOtherwise(
+            f"acquire: {query!r} was scored last with other settings (eta, iou_threshold, matcher, classes "
+            "or define of score): run `quarry score` with the settings of now, or give one of the two "
+            "queries another name in score.define"
+        )
+    return meant

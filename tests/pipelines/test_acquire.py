@@ -19,6 +19,7 @@ from pipelines.acquire import acquire
 from pipelines.box_dataset import box_dataset
 from pipelines.labeling_tasks import labeling_tasks
 from pipelines.models import model_named
+from pipelines.ranked_images import ScoredOtherwise
 from pipelines.run import Run
 from pipelines.tables import TableStore, in_schema
 from schemas.tables import (
@@ -179,8 +180,8 @@ def test_boxes_cost_what_the_price_list_says(lake: tuple[Run, Settings]) -> None
         and len({r["detection_id"] for r in table if r["detection_id"]}) > 35
     )
     chosen = run.store.read(ACQUISITION).where("cycle_id = 'money' AND strategy = 'uncertain_boxes'")
-    model_id = model_named(run, None).model_id
-    tasks = labeling_tasks(chosen, run, model_id, ExportSettings(), PriceList()).collect()
+    model = model_named(run, None)
+    tasks = labeling_tasks(chosen, run, model, ExportSettings(), PriceList()).collect()
     assert len(tasks) == len({r["image_id"] for r in by_strategy["uncertain_boxes"]})
     assert {d.detection_id for task in tasks for d in task.boxes} == {
         r["detection_id"] for r in by_strategy["uncertain_boxes"]
@@ -265,10 +266,8 @@ def test_images_without_a_score_are_counted(lake: tuple[Run, Settings]) -> None:
     forget_other_picks(run)
     n = run.store.read(DETECTIONS).count() - len(sent_images(lake))
     of_query = run.store.read(HARDNESS).where("query = 'total_fn' AND method = 'exact'")
-    few = of_query.join(image_ids_left(lake).limit(5), "image_id", "left_semi").localCheckpoint()
-    run.store.merge(
-        HARDNESS, few.withColumns({"query_hash": F.lit("redefined"), "ts": F.current_timestamp()})
-    )
+    others = of_query.join(image_ids_left(lake).limit(5), "image_id", "left_anti").localCheckpoint()
+    run.store.merge(HARDNESS, others.withColumns({"query_hash": F.lit("another team's")}))
     settings = AcquireSettings(strategies=("hardest:total_fn",), budget=3)
     acquire(mine, "few", model, settings, whole.score, seed=5)
     assert told == [
@@ -284,6 +283,9 @@ def test_images_without_a_score_are_counted(lake: tuple[Run, Settings]) -> None:
             whole.score,
             seed=5,
         )
+    stricter = whole.score.model_copy(update={"eta": 0.9})
+    with pytest.raises(ScoredOtherwise, match="'total_fn' was scored last with other settings"):
+        acquire(mine, "few", model, settings, stricter, seed=5)
 
 
 def image_ids_left(lake: tuple[Run, Settings]) -> DataFrame:

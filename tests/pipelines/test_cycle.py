@@ -13,6 +13,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -312,7 +313,9 @@ def test_a_cycle_branches_with_other_settings_and_keeps_the_work_before(
     assert {row["cycle_id"]: row["parent"] for row in rows(root, "cycles")} == {CYCLE: None, "few": CYCLE}
 
 
-def test_two_cycles_run_side_by_side(finished: tuple[Run, Settings], tmp_path: Path) -> None:
+def test_two_cycles_run_side_by_side(
+    finished: tuple[Run, Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, settings = finished
     root = str(tmp_path / "tables")
     shutil.copytree(run.store.root, root)
@@ -321,17 +324,25 @@ def test_two_cycles_run_side_by_side(finished: tuple[Run, Settings], tmp_path: P
         "chance": {"strategies": ("random",), "budget": 3},
     }
 
-    def cycle(name: str) -> None:
-        own = settings.model_copy(
+    def of_team(name: str) -> Settings:
+        return settings.model_copy(
             update={
                 "acquire": settings.acquire.model_copy(update=teams[name]),
                 "export": settings.export.model_copy(update={"folder": str(tmp_path / "out")}),
                 "report": settings.report.model_copy(update={"path": str(tmp_path / f"{name}.html")}),
             }
         )
-        mine = Run(store=TableStore(run.store.session, root))
-        branch_cycle(mine, name, own, CYCLE, "acquire")
-        run_cycle(mine, name, own)
+
+    told: list[str] = []
+    store = TableStore(run.store.session, root)
+    # A third team has scored under the same name with other thresholds meanwhile.
+    theirs = store.read(HARDNESS).where("query = 'total_fn'").localCheckpoint()
+    store.merge(HARDNESS, theirs.withColumn("query_hash", F.lit("theirs")))
+
+    def cycle(name: str) -> None:
+        mine = Run(store=store, tell=told.append)
+        branch_cycle(mine, name, of_team(name), CYCLE, "acquire")
+        run_cycle(mine, name, of_team(name))
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(cycle, teams))
@@ -345,6 +356,20 @@ def test_two_cycles_run_side_by_side(finished: tuple[Run, Settings], tmp_path: P
             written[row["cycle_id"]] += len(json.loads(Path(row["path"]).read_text())["images"])
     assert written == {"hard": 4, "chance": 3}
     assert (tmp_path / "hard.html").exists() and (tmp_path / "chance.html").exists()
+
+    assert sum(line.endswith("; scoring again") for line in told) == 1, "chance needs no score"
+
+    mine, own = Run(store=store, tell=told.append), of_team("hard")
+    branch_cycle(mine, "trained", own, "hard", "labels")
+    run_cycle(mine, "trained", own)
+    waits = "hardest:total_fn: 0 of 4 back" in told[-1] and "--cycle hard " in told[-1]
+    assert waits, "for what the cycle has sent that it goes on from"
+    with pytest.raises(QuarryError, match="'trained' is there already and goes on from cycle 'hard'"):
+        branch_cycle(mine, "trained", own, "chance", "acquire")
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.cycle.known_detector", lambda _: SimpleNamespace(model_id="other"))
+        with pytest.raises(QuarryError, match="weights names now is model other: put the old weights back"):
+            run_cycle(mine, "trained", own)
 
 
 def test_a_started_cycle_goes_on_with_its_own_settings(

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from conf.acquisition_spec import UNCERTAINTY, StrategySpec
 from conf.errors import QuarryError
-from conf.settings import AcquireSettings
+from conf.settings import AcquireSettings, ScoreSettings
 from conf.strategy import Strategy
 from pipelines import candidate_search, candidates
 from pipelines.budget import budget_of, priced
@@ -76,7 +76,15 @@ class Acquisition:
         self._monkeypatch.setattr(candidate_search, "selected", self._counted)
         model = Model(model_id="m", name="m", head="softmax", classes={})
         run = Run(store=TableStore(self._session, str(self._root)), tell=self.told.append)
-        ranking = Ranking(run=run, model=model, method="exact", seed=1, cycle_id="c", settings=acquire)
+        ranking = Ranking(
+            run=run,
+            model=model,
+            method="exact",
+            scoring=ScoreSettings(),
+            seed=1,
+            cycle_id="c",
+            settings=acquire,
+        )
         plain = {"score": "random", "description": "by uncertainty"}
         strategy = Strategy(name="mine", score=UNCERTAINTY, spec=StrategySpec.model_validate(plain | spec))
         found = picks_and_near_misses(strategy, pool, budget_of(acquire, "image"), ranking)
