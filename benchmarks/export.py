@@ -97,7 +97,7 @@ def _by_tasks(run: Run, args: argparse.Namespace, folder: str) -> int:
 def _by_driver(run: Run, args: argparse.Namespace, folder: str) -> int:
     settings = ExportSettings(formats=(args.format,), folder=folder)
     model = model_named(run, None)
-    rows = labeling_tasks(run.store.read(ACQUISITION), run, model.model_id, settings, PriceList())
+    rows = labeling_tasks(run.store.read(ACQUISITION), run, model, settings, PriceList())
     n_tasks = rows.count()
     manifest = Manifest(
         name=CYCLE,

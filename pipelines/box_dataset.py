@@ -75,7 +75,7 @@ def _overlaps(status: str) -> Column:
 
 
 def boxes_of_picks(run: Run, picks: DataFrame) -> DataFrame:
-    """image_id and, as `d`, the detections that were picked, whichever model found them.
+    """The detections that were picked, as `d`, whichever model found them; image_id, width, height (px).
 
     Args:
         run: The run.
@@ -84,11 +84,11 @@ def boxes_of_picks(run: Run, picks: DataFrame) -> DataFrame:
     wanted = picks.select("image_id", "detection_id").distinct()
     seen = run.store.read(DETECTIONS).where(F.col("view") == ORIGINAL_VIEW)
     seen = seen.join(wanted.select("image_id").distinct(), "image_id", "left_semi")
-    boxes = seen.select("image_id", F.explode("detections").alias("d"))
+    boxes = seen.select("image_id", "width", "height", F.explode("detections").alias("d"))
     return (
         boxes.withColumn("detection_id", F.col("d.detection_id"))
         .join(wanted, ["image_id", "detection_id"], "left_semi")
-        .select("image_id", "d")
+        .select("image_id", "width", "height", "d")
     )
 
 
@@ -100,6 +100,11 @@ def same_object(a: Column, b: Column) -> Column:
     united = _area(a) + _area(b) - shared
     # IoU >= t without a division, which boxes without area would not survive.
     return (shared > 0) & (shared >= SAME_OBJECT_IOU * united)
+
+
+def meets_any(box: Column, others: Column) -> Column:
+    """Whether one of `others`, an array of such structs, is the same object."""
+    return F.exists(others, lambda other: same_object(box, other))
 
 
 def _area(box: Column) -> Column:

@@ -59,7 +59,7 @@ def export_manifests(
     if settings.strategies:
         acquired = acquired.where(F.col("strategy").isin(*settings.strategies))
     _require_boxes_of_model(acquired, run, model)
-    tasks = labeling_tasks(acquired, run, model.model_id, settings, prices).persist(StorageLevel.DISK_ONLY)
+    tasks = labeling_tasks(acquired, run, model, settings, prices).persist(StorageLevel.DISK_ONLY)
     if is_question(settings.tasks):
         _require_boxes_to_ask_about(acquired, tasks, run, settings)
     folder = f"{(settings.folder or run.store.root + '/exports').rstrip('/')}/{cycle_id}"
@@ -241,8 +241,10 @@ def _record(
         [tuple(row.get(name) for name in names) for row in rows], spark_schema(MANIFESTS)
     )
     frame = frame.withColumn("ts", utc_timestamp(run.started_s))
-    costs = "NOT t.cost_s <=> s.cost_s OR NOT t.cost_money <=> s.cost_money"
-    run.store.merge(MANIFESTS, frame, changed=f"t.sha256 <> s.sha256 OR {costs}")
+    changed = " OR ".join(
+        f"NOT (t.{name} <=> s.{name})" for name in ("sha256", "tasks", "cost_s", "cost_money")
+    )
+    run.store.merge(MANIFESTS, frame, changed=changed)
     mine = run.store.read(MANIFESTS).where(
         (F.col("cycle_id") == cycle_id) & F.col("vendor").isin(*settings.formats)
     )

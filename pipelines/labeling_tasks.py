@@ -7,10 +7,11 @@ from pyspark.sql import functions as F
 
 from conf.acquisition_spec import PriceList
 from conf.export_settings import ExportSettings
+from pipelines.models import Model
 from pipelines.run import Run
-from schemas.tables import DETECTIONS, IMAGES
+from pipelines.score_inputs import detections_of
+from schemas.tables import IMAGES
 from udfs.formats.task import is_question
-from udfs.views import ORIGINAL_VIEW
 
 BOX_FIELDS = ("detection_id", "label_name", "score", "x1", "y1", "x2", "y2")
 SECONDS_PER_HOUR = 3_600.0
@@ -18,7 +19,7 @@ BOXES = "boxes"
 
 
 def labeling_tasks(
-    acquired: DataFrame, run: Run, model_id: str, settings: ExportSettings, prices: PriceList
+    acquired: DataFrame, run: Run, model: Model, settings: ExportSettings, prices: PriceList
 ) -> DataFrame:
     """One row per strategy and task.
 
@@ -29,7 +30,7 @@ def labeling_tasks(
     Args:
         acquired: Rows of `acquisition` of one cycle.
         run: The run.
-        model_id: Whose detections are shown.
+        model: Whose detections are shown.
         settings: Kind of tasks, threshold.
         prices: What a verification costs; whole tasks cost what their picks did.
 
@@ -38,7 +39,7 @@ def labeling_tasks(
         height (px), rank (of the best pick, from 1), score, cost_s, cost_money, boxes (structs of
         BOX_FIELDS).
     """
-    tasks = acquired.transform(_whole_images).transform(_with_boxes, run, model_id, settings)
+    tasks = acquired.transform(_whole_images).transform(_with_boxes, run, model, settings)
     if is_question(settings.tasks):
         tasks = tasks.transform(_as_questions, settings.tasks, prices)
     return tasks.select(
@@ -61,16 +62,19 @@ def _whole_images(acquired: DataFrame) -> DataFrame:
     )
 
 
-def _with_boxes(tasks: DataFrame, run: Run, model_id: str, settings: ExportSettings) -> DataFrame:
+def _with_boxes(tasks: DataFrame, run: Run, model: Model, settings: ExportSettings) -> DataFrame:
     """Where each image is, its size (of imports only detections know it) and the boxes to show."""
-    images = run.store.read(IMAGES).select("image_id", "uri", "path", "width", "height")
-    detections = run.store.read(DETECTIONS).where(
-        (F.col("model_id") == model_id) & (F.col("view") == ORIGINAL_VIEW)
+    wanted = tasks.select("image_id").distinct()  # the lake has more; its rows need not travel
+    images = run.store.read(IMAGES).join(wanted, "image_id", "left_semi")
+    images = images.select("image_id", "uri", "path", "width", "height")
+    seen = (
+        detections_of(run, model)
+        .join(wanted, "image_id", "left_semi")
+        .select(
+            "image_id", "detections", F.col("width").alias("seen_width"), F.col("height").alias("seen_height")
+        )
     )
-    detections = detections.select(
-        "image_id", "detections", F.col("width").alias("seen_width"), F.col("height").alias("seen_height")
-    )
-    rows = tasks.join(images, "image_id", "left").join(detections, "image_id", "left")
+    rows = tasks.join(images, "image_id", "left").join(seen, "image_id", "left")
 
     def is_shown(box: Column) -> Column:
         above = F.lit(settings.pre_annotate_above is not None) & (
@@ -100,6 +104,24 @@ def image_task_id() -> Column:
 def boxes_task_id() -> Column:
     """Id of the task to correct the boxes that a strategy picked, from cycle_id, image_id and strategy."""
     return F.concat_ws("/", "cycle_id", "image_id", F.lit(BOXES), "strategy")
+
+
+def task_cycle(task_id: Column) -> Column:
+    """The cycle that a task of the image in column image_id belongs to; null for an id that is not ours."""
+    after = F.substr(task_id, F.locate("/", task_id) + 1)
+    is_ours = (after == F.col("image_id")) | F.startswith(after, F.concat("image_id", F.lit("/")))
+    return F.when(is_ours, F.substring_index(task_id, "/", 1))
+
+
+def task_kind(task_id: Column) -> Column:
+    """What a task of columns cycle_id and image_id asked for, a `TaskKind`; null for no such task."""
+    to_image = F.concat(image_task_id(), F.lit("/"))
+    to_boxes = F.concat(to_image, F.lit(f"{BOXES}/"))
+    return (
+        F.when(task_id == image_task_id(), "image")
+        .when(F.startswith(task_id, to_boxes), BOXES)
+        .when(F.startswith(task_id, to_image), F.substring_index(task_id, "/", -1))
+    )
 
 
 def question_task_id(detection_id: Column, kind: Column) -> Column:

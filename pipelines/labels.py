@@ -1,10 +1,10 @@
-"""From returned label files to `ground_truth`: parsed on the workers, matched to images, the latest kept."""
+"""From returned label files to `ground_truth`: parsed on the workers, matched to images, kept as answers."""
 
 from __future__ import annotations
 
+import time
 from functools import partial
 
-import pyarrow.fs as pafs
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -13,19 +13,18 @@ from pyspark.sql.types import ArrayType, StringType, StructType
 
 from conf.errors import QuarryError
 from conf.label_map import LabelMap
+from pipelines.current_labels import current_labels
+from pipelines.label_files import import_id_of, label_files
 from pipelines.label_matching import rejected_items, with_image_id, with_reasons
+from pipelines.labeling_tasks import image_task_id, task_cycle, task_kind
 from pipelines.models import Model
-from pipelines.partial_labels import with_known_boxes, with_verdicts
+from pipelines.partial_labels import with_verdicts
 from pipelines.run import Run
 from pipelines.tables import utc_timestamp
 from schemas.table import Table
 from schemas.tables import GROUND_TRUTH, GROUND_TRUTH_HISTORY, IMAGES, LABEL_IMPORTS, LABEL_REJECTS
-from udfs.formats.registry import FORMATS
-from udfs.image_files import filesystem_and_path
-from udfs.label_files import import_id_batches, label_file_batches
 from udfs.label_frames import original_px_batches
 from udfs.labels import LABEL_SCHEMA, label_batches
-from udfs.published_file import file_digest_batches
 
 FILES_PER_TASK = 64
 REASONS_TOLD = 5
@@ -34,9 +33,8 @@ MAX_PIXELS = 2**31 - 1
 NEW_CONTENT = " OR ".join(
     f"NOT (t.{name} <=> s.{name})" for name in ("boxes", "split", "complete", "annotator", "annotated_ts")
 )
-# An export that was made before a correction may arrive after it. A time after the import that brought it is
-# a clock that is wrong: it must not keep later corrections out.
-NOT_OLDER = "coalesce(s.annotated_ts >= least(t.annotated_ts, t.ts), true)"
+# An import beside this one may have written labels that were made from more answers.
+NOT_BEHIND = "s.n_answers >= coalesce(t.n_answers, 0)"
 
 
 def import_labels(
@@ -51,8 +49,9 @@ def import_labels(
     """Adds or replaces the ground truth of the images that label files name.
 
     An image is found by the id in our own manifests, by its path below the lake's root, its id or its URI.
-    Labels supersede earlier ones unless the file says that they are older; every import stays readable in
-    `ground_truth_history`. An import done twice changes nothing, also when corrections came in between.
+    Every answer stays readable in `ground_truth_history`, and labels are made from all of them: corrections
+    supersede, in whatever order they arrive (see `pipelines.current_labels`). An import done twice changes
+    nothing, also when corrections came in between, and imports may run side by side.
 
     Args:
         run: The run.
@@ -73,18 +72,19 @@ def import_labels(
     files, n_files = label_files(run, labels_uri, form)
     label_ids = {name: label for label, name in model.classes.items()} if model else {}
     frame = files.repartition(-(-n_files // FILES_PER_TASK))
-    import_id = _import_id(frame, form, split, cycle_id, label_map)
+    targets = sorted(label_map.targets.items(), key=str) if label_map else []
+    import_id = import_id_of(frame, (form, split, cycle_id, targets))
     parse = partial(label_batches, form=form, label_ids=label_ids, label_map=label_map)
     parsed = frame.mapInArrow(parse, from_arrow_schema(LABEL_SCHEMA)).persist(StorageLevel.DISK_ONLY)
     images = run.store.require(IMAGES, made_by="ingest")
-    judged = parsed.transform(_placed, images).transform(with_reasons).persist(StorageLevel.DISK_ONLY)
+    placed = parsed.transform(_placed, images).transform(_with_tasks, split, cycle_id)
+    judged = placed.transform(with_reasons).persist(StorageLevel.DISK_ONLY)
     rejects = judged.transform(rejected_items).persist(StorageLevel.DISK_ONLY)
-    truth = judged.where("boxes IS NOT NULL").transform(_truth_rows, run, split, cycle_id, import_id)
-    truth = truth.persist(StorageLevel.DISK_ONLY)
-    counts = _counts(run, truth, rejects)
+    answers = judged.where("boxes IS NOT NULL").transform(_answers, run, form, split, cycle_id, import_id)
+    answers = answers.persist(StorageLevel.DISK_ONLY)
+    counts = _counts(run, answers, rejects)
     _require_usable(labels_uri, counts, parsed, rejects)
-    _tell_moved(run, truth, split)
-    _write(run, truth, import_id)
+    _write(run, answers, split)
     if counts["rejected"] or counts["not_in_lake"]:
         _keep_rejects(run, rejects, import_id)
     source = {
@@ -95,48 +95,9 @@ def import_labels(
         "n_files": n_files,
     }
     _record(run, import_id, {**source, **{f"n_{name}": number for name, number in counts.items()}})
-    for kept in (truth, rejects, judged, parsed, files):
+    for kept in (answers, rejects, judged, parsed, files):
         kept.unpersist()
     return counts
-
-
-def label_files(run: Run, labels_uri: str, form: str) -> tuple[DataFrame, int]:
-    """The files of a format that a path or URI names, itself or all below it, and their number.
-
-    A worker lists a folder: there may be a file an image.
-
-    Returns:
-        Column `uri`, persisted where it is a listing, and how many rows it has.
-
-    Raises:
-        QuarryError: Nothing is there, or no such file in it.
-    """
-    filesystem, path = filesystem_and_path(labels_uri)
-    kind = filesystem.get_file_info(path).type
-    if kind == pafs.FileType.File:
-        return run.store.session.createDataFrame([(labels_uri,)], "uri STRING"), 1
-    if kind != pafs.FileType.Directory:
-        raise QuarryError(f"labels {labels_uri}: no such file or folder")
-    suffixes = FORMATS[form].suffixes
-    folder = run.store.session.createDataFrame([(labels_uri,)], "folder STRING").coalesce(1)
-    listed = folder.mapInArrow(partial(label_file_batches, suffixes=suffixes), "uri STRING")
-    listed = listed.persist(StorageLevel.DISK_ONLY)
-    n_files = listed.count()
-    if n_files == 0:
-        raise QuarryError(f"labels {labels_uri}: no {' or '.join(suffixes)} file in it")
-    return listed, n_files
-
-
-def _import_id(files: DataFrame, form: str, split: str, cycle_id: str, label_map: LabelMap | None) -> str:
-    """Identity of an import: the files' content, wherever they lie, and how they are read."""
-    targets = sorted(label_map.targets.items(), key=str) if label_map else []
-    fold = partial(import_id_batches, read_as=(form, split, cycle_id, targets))
-    digests = files.mapInArrow(file_digest_batches, "sha256 STRING")
-    # One task hashes all digests, 64 bytes a file: Spark sorts them on disk where memory is short.
-    digests = digests.repartition(1).sortWithinPartitions("sha256")
-    row = digests.mapInArrow(fold, "import_id STRING").first()
-    assert row is not None
-    return str(row.import_id)
 
 
 def _placed(parsed: DataFrame, images: DataFrame) -> DataFrame:
@@ -149,46 +110,62 @@ def _placed(parsed: DataFrame, images: DataFrame) -> DataFrame:
     return found.mapInArrow(place, found.schema).select(*schema.names)
 
 
-def _truth_rows(usable: DataFrame, run: Run, split: str, cycle_id: str, import_id: str) -> DataFrame:
-    """One row an image: columns of GROUND_TRUTH_HISTORY, and of GROUND_TRUTH among them."""
-    is_training = split == "train"  # held-out labels are whole images, whatever was picked
-    answers = (
-        usable.transform(with_verdicts, run, cycle_id)
-        if is_training
-        else usable.withColumn("is_whole", F.lit(True))
+def _with_tasks(placed: DataFrame, split: str, cycle_id: str) -> DataFrame:
+    """Rows with the ids of tasks that the tool only implies, and a reason where an answer must not count.
+
+    An answer to boxes of another cycle would be taken for labels of the whole image.
+    """
+    rows = placed.withColumn("cycle_id", F.lit(cycle_id))
+    task_id = F.coalesce("task_id", F.when(F.col("is_image_task"), image_task_id()))
+    of_cycle = task_cycle(task_id)
+    is_partial = task_kind(task_id) != "image"
+    reason = (
+        F.when(F.col("reason").isNotNull(), F.col("reason"))
+        .when(
+            of_cycle != cycle_id,
+            F.format_string("answers a task of cycle %s: import it with --cycle %s", of_cycle, of_cycle),
+        )
+        .when(
+            is_partial & F.lit(split == "eval"),
+            "answers for boxes of the image, which cannot be held out to measure with: --split train",
+        )
     )
+    return rows.withColumns({"reason": reason, "task_id": task_id})
+
+
+def _answers(usable: DataFrame, run: Run, form: str, split: str, cycle_id: str, import_id: str) -> DataFrame:
+    """One row an image and task: columns of GROUND_TRUTH_HISTORY, and n_drawn, the boxes that came back."""
     # Several files may name one image, one for each class perhaps: their boxes are put together.
     together = F.array_sort(F.array_distinct(F.flatten("lists")))
+    own_task_id = F.when(task_cycle(F.col("task_id")).isNotNull(), F.col("task_id"))
     people = F.array_join(F.array_sort(F.col("people")), ", ")
-    of_whole = F.when(F.col("is_whole"), F.col("boxes"))
-    labels = (
-        answers.groupBy("image_id")
+    answers = (
+        usable.groupBy("image_id", "cycle_id", own_task_id.alias("task_id"))
         .agg(
-            F.collect_list(of_whole).alias("lists"),
-            F.collect_list(F.struct("annotated_ts", "boxes")).alias("parts"),
-            F.coalesce(F.max(F.when(F.col("is_whole"), F.col("complete"))), F.lit(False)).alias("complete"),
+            F.collect_list("boxes").alias("lists"),
+            F.bool_and("complete").alias("complete"),
             F.collect_set("annotator").alias("people"),
             F.max("annotated_ts").alias("annotated_ts"),
-            F.array_sort(F.collect_set("task_id")).alias("task_ids"),
         )
         .withColumn("boxes", F.when(F.size("lists") == 1, F.col("lists")[0]).otherwise(together))
         .withColumn("annotator", F.when(F.size("people") > 0, people))
+        .withColumn("n_drawn", F.size("boxes"))
     )
-    if is_training:
-        labels = labels.transform(with_known_boxes, run)
-    return labels.withColumns(
-        {
-            "split": F.lit(split),
-            "cycle_id": F.lit(cycle_id),
-            "import_id": F.lit(import_id),
-            "ts": utc_timestamp(run.started_s),
-        }
-    ).select(*GROUND_TRUTH_HISTORY.column_names)
+    # A data set may have more classes than the model, and boxes without area; an answer to a task should not.
+    is_complete = F.col("complete") | (F.col("task_id").isNull() & F.lit(form == "coco"))
+    if split == "train":  # held-out labels are whole images, whatever was picked
+        answers = answers.transform(with_verdicts, run, cycle_id)
+        answers = answers.withColumn("boxes", F.concat("boxes", "refused"))
+        is_complete = is_complete & F.col("is_whole")
+    # Not the run's time: of two imports of one run the second is the later one.
+    constants = {"split": F.lit(split), "import_id": F.lit(import_id), "ts": utc_timestamp(time.time())}
+    answers = answers.withColumns({"complete": is_complete, **constants})
+    return answers.select(*GROUND_TRUTH_HISTORY.column_names, "n_drawn")
 
 
-def _counts(run: Run, truth: DataFrame, rejects: DataFrame) -> dict[str, int]:
-    found = truth.agg(
-        F.count("*").alias("images"), F.coalesce(F.sum(F.size("boxes")), F.lit(0)).alias("boxes")
+def _counts(run: Run, answers: DataFrame, rejects: DataFrame) -> dict[str, int]:
+    found = answers.agg(
+        F.count_distinct("image_id").alias("images"), F.coalesce(F.sum("n_drawn"), F.lit(0)).alias("boxes")
     ).first()
     is_unknown = F.expr("reason LIKE 'no image of the lake %'")
     left_out = rejects.agg(
@@ -220,23 +197,24 @@ def _require_usable(labels_uri: str, counts: dict[str, int], parsed: DataFrame, 
             )
 
 
-def _tell_moved(run: Run, truth: DataFrame, split: str) -> None:
-    others = run.store.read(GROUND_TRUTH, pinned=True).where(F.col("split") != split)
-    n_moved = others.join(truth.select("image_id"), "image_id", "left_semi").count()
+def _write(run: Run, answers: DataFrame, split: str) -> None:
+    """History before truth, which is made from all of it: answers of an import beside this one count too."""
+    _keep(run, GROUND_TRUTH_HISTORY, answers)
+    images = answers.select("image_id").distinct()
+    history = run.store.read(GROUND_TRUTH_HISTORY).join(images, "image_id", "left_semi")
+    current = history.transform(current_labels).persist(StorageLevel.DISK_ONLY)
+    _tell_moved(run, current, split)
+    run.store.merge(GROUND_TRUTH, current, changed=f"({NEW_CONTENT}) AND {NOT_BEHIND}")
+    current.unpersist()
+
+
+def _tell_moved(run: Run, current: DataFrame, split: str) -> None:
+    was = run.store.read(GROUND_TRUTH, pinned=True).select("image_id", F.col("split").alias("was"))
+    n_moved = was.join(current, "image_id").where("split <> was").count()
     if n_moved:
-        was = "held out to measure with" if split == "train" else "trained on"
+        before = "held out to measure with" if split == "train" else "trained on"
         now = "trained on" if split == "train" else "held out to measure with"
-        run.tell(f"{n_moved:,} images that were {was} are {now} from now on (--split {split})")
-
-
-def _write(run: Run, truth: DataFrame, import_id: str) -> None:
-    """Truth before history: what history holds of an import is never written again."""
-    run.store.create(GROUND_TRUTH_HISTORY)
-    done = run.store.read(GROUND_TRUTH_HISTORY, pinned=True).where(F.col("import_id") == import_id)
-    new = truth.join(done.select("image_id"), "image_id", "left_anti").persist(StorageLevel.DISK_ONLY)
-    run.store.merge(GROUND_TRUTH, new, changed=f"({NEW_CONTENT}) AND {NOT_OLDER}")
-    _keep(run, GROUND_TRUTH_HISTORY, new)
-    new.unpersist()
+        run.tell(f"{n_moved:,} images that were {before} are {now} from now on (--split {split})")
 
 
 def _keep_rejects(run: Run, rejects: DataFrame, import_id: str) -> None:

@@ -35,18 +35,21 @@ def sent_and_back(run: Run, cycle_id: str | None = None) -> DataFrame:
     only = "true" if cycle_id is None else f"cycle_id = {sql_literal(cycle_id)}"
     of_vendor = run.store.read(MANIFESTS).where(only).groupBy("cycle_id", "strategy", "vendor")
     by_vendor = of_vendor.agg(
-        F.coalesce(F.max("tasks"), F.lit("image")).alias("tasks"),
-        F.sum("n_tasks").alias("n_tasks"),
-        *(F.sum(name).alias(f"tasks_{name}") for name in COSTS),
-        F.min("ts").alias("ts"),
+        F.struct(
+            F.coalesce(F.max_by("tasks", "ts"), F.lit("image")).alias("tasks"),
+            F.sum("n_tasks").alias("n_tasks"),
+            *(F.sum(name).alias(f"tasks_{name}") for name in COSTS),
+        ).alias("sent"),
+        F.min("ts").alias("first_ts"),
+        F.max("ts").alias("last_ts"),
     )
-    sent = by_vendor.groupBy("cycle_id", "strategy").agg(
-        F.max("tasks").alias("tasks"),
+    # Vendors get the same tasks; if the kind was changed between exports, the latest says what is awaited.
+    by_strategy = by_vendor.groupBy("cycle_id", "strategy").agg(
+        F.max_by("sent", "last_ts").alias("sent"),
         F.array_sort(F.collect_set("vendor")).alias("vendors"),
-        F.min("ts").alias("sent_ts"),
-        F.max("n_tasks").alias("n_tasks"),
-        *(F.max(f"tasks_{name}").alias(f"tasks_{name}") for name in COSTS),
+        F.min("first_ts").alias("sent_ts"),
     )
+    sent = by_strategy.select("cycle_id", "strategy", "vendors", "sent_ts", "sent.*")
     picks = run.store.read(ACQUISITION).where(only).join(sent, ["cycle_id", "strategy"])
     picks = picks.join(_answers(run, only), ["cycle_id", "image_id"], "left")
     picks = picks.withColumn("n_back", F.coalesce(_n_answered(), F.lit(0)))
@@ -80,21 +83,14 @@ def sent_and_back(run: Run, cycle_id: str | None = None) -> DataFrame:
 
 def _answers(run: Run, only: str) -> DataFrame:
     """cycle_id, image_id, and of the answers task_ids, detection_ids and whether one came without task id."""
-    # Tables from before task_ids were kept lack the column until the next import.
+    # Tables from before task ids were kept lack the column until the next import.
     history = in_schema(run.store.read(GROUND_TRUTH_HISTORY), GROUND_TRUTH_HISTORY).where(only)
-    task_ids = F.coalesce("task_ids", F.array().cast("array<string>"))
-
-    def together(lists: Column) -> Column:
-        return F.array_distinct(F.array_compact(F.flatten(F.collect_list(lists))))
-
-    return (
-        history.where("split = 'train'")  # held-out labels answer no task
-        .groupBy("cycle_id", "image_id")
-        .agg(
-            together(task_ids).alias("task_ids"),
-            together(F.col("boxes.detection_id")).alias("detection_ids"),
-            F.bool_or(F.size(task_ids) == 0).alias("is_unnamed"),
-        )
+    history = history.where("split = 'train' OR task_id IS NOT NULL")  # a held-out data set answers no task
+    detection_ids = F.flatten(F.collect_list(F.col("boxes.detection_id")))
+    return history.groupBy("cycle_id", "image_id").agg(
+        F.collect_set("task_id").alias("task_ids"),
+        F.array_distinct(F.array_compact(detection_ids)).alias("detection_ids"),
+        F.bool_or(F.col("task_id").isNull()).alias("is_unnamed"),
     )
 
 

@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from conf.settings import Settings
 from pipelines.hardness_rows import BASELINE
 from pipelines.labeling_tasks import labeling_tasks
+from pipelines.models import model_named
 from pipelines.quality_drift import drift_rows
 from pipelines.run import Run
 from pipelines.tables import utc_timestamp
@@ -213,8 +214,8 @@ def task_rows(gate: Gate) -> DataFrame:
     if export.tasks == "image":
         wanted = tasks_wanted(picks)
     else:
-        prices = gate.settings.acquire.prices
-        questions = labeling_tasks(picks, gate.run, gate.model_id, export, prices)
+        model, prices = model_named(gate.run, gate.model_id), gate.settings.acquire.prices
+        questions = labeling_tasks(picks, gate.run, model, export, prices)
         wanted = questions.groupBy("strategy").agg(F.count("*").alias("n_wanted"))
     vendors = F.explode(F.array(*map(F.lit, export.formats)).cast("array<string>"))
     keys = written.select("strategy", "vendor").union(wanted.select("strategy", vendors)).distinct()

@@ -135,6 +135,7 @@ GROUND_TRUTH = Table(
         _optional("annotator", "STRING", "who drew them, as the tool says"),
         _optional("annotated_ts", "TIMESTAMP", "when they were drawn, UTC, as the tool says"),
         _optional("import_id", "STRING", "label_imports.import_id"),
+        _optional("n_answers", "INT", "rows of ground_truth_history that it was made from"),
         _required("ts", "TIMESTAMP", "when imported, UTC"),
     ),
     key=("image_id",),
@@ -143,15 +144,16 @@ GROUND_TRUTH = Table(
 
 GROUND_TRUTH_HISTORY = Table(
     name="ground_truth_history",
-    comment="What every import said of an image, also what was corrected later",
+    comment="Every answer as it was given, one row per image, import and task; ground_truth is made from it",
     columns=(
         *(
             _required(c.name, c.ddl_type, c.comment) if c.name == "import_id" else c
             for c in GROUND_TRUTH.columns
+            if c.name != "n_answers"
         ),
-        _optional("task_ids", "ARRAY<STRING>", "tasks that were answered, as far as the tool kept their ids"),
+        _optional("task_id", "STRING", "labeling task that was answered, where the tool kept its id"),
     ),
-    key=("image_id", "import_id"),
+    key=("image_id", "import_id", "task_id"),
 )
 
 LABEL_IMPORTS = Table(

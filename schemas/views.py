@@ -57,21 +57,44 @@ LATEST_HARDNESS_VIEW = View(
     ),
 )
 
-# Files, boxes of one image and imports are each brought together before they meet, or their rows multiply.
+# Files, boxes of one image and answers to one task are each brought together before they meet, or their rows
+# multiply.
 _N_LABELS = "size(filter(boxes, b -> b.status = 'labeled'))"
+_SENT = (
+    "SELECT cycle_id, vendor, strategy, coalesce(max_by(tasks, ts), 'image') AS tasks, min(ts) AS sent_ts "
+    "FROM manifests GROUP BY cycle_id, vendor, strategy"
+)
+_PICKED = (
+    "SELECT cycle_id, strategy, image_id, min(rank) AS rank FROM acquisition "
+    "GROUP BY cycle_id, strategy, image_id"
+)
+_ANSWERED = (
+    "SELECT cycle_id, image_id, task_id, "
+    f"max_by(struct(ts, complete, {_N_LABELS} AS n_labels), ts) AS answer "
+    "FROM ground_truth_history WHERE split = 'train' OR task_id IS NOT NULL "
+    "GROUP BY cycle_id, image_id, task_id"
+)
+# An answer without a task id (the tool lost it) is taken for one to whatever was asked of its image.
+_ANSWERS_TASK = (
+    "answer IS NOT NULL AND (task_id IS NULL "
+    "OR tasks = 'image' AND task_id = concat_ws('/', cycle_id, image_id) "
+    "OR tasks = 'boxes' AND task_id = concat_ws('/', cycle_id, image_id, 'boxes', strategy) "
+    "OR startswith(task_id, concat_ws('/', cycle_id, image_id, '')) AND endswith(task_id, '/' || tasks))"
+)
+# Who labeled the whole image has seen to the boxes that were picked of it too.
+_ANSWERS_IMAGE = "tasks = 'boxes' AND answer IS NOT NULL AND task_id = concat_ws('/', cycle_id, image_id)"
 SENT_IMAGES_VIEW = View(
     name="sent_images",
     comment="One row per cycle, vendor, strategy and image of a manifest, and whether its labels came back",
     sql=(
-        "SELECT cycle_id, vendor, strategy, image_id, rank, sent_ts, last IS NOT NULL AS returned, "
-        "last.ts AS returned_ts, last.complete, coalesce(last.n_labels, 0) AS n_labels "
-        "FROM (SELECT cycle_id, vendor, strategy, min(ts) AS sent_ts "
-        "FROM manifests GROUP BY cycle_id, vendor, strategy) "
-        "JOIN (SELECT cycle_id, strategy, image_id, min(rank) AS rank "
-        "FROM acquisition GROUP BY cycle_id, strategy, image_id) USING (cycle_id, strategy) "
-        f"LEFT JOIN (SELECT cycle_id, image_id, max_by(struct(ts, complete, {_N_LABELS} AS n_labels), ts) "
-        "AS last FROM ground_truth_history WHERE split = 'train' GROUP BY cycle_id, image_id) "
-        "USING (cycle_id, image_id)"
+        "SELECT cycle_id, vendor, strategy, tasks, image_id, rank, sent_ts, "
+        f"count_if({_ANSWERS_TASK} OR {_ANSWERS_IMAGE}) > 0 AS returned, "
+        f"max(answer.ts) FILTER (WHERE {_ANSWERS_TASK} OR {_ANSWERS_IMAGE}) AS returned_ts, "
+        f"bool_or(answer.complete) FILTER (WHERE {_ANSWERS_TASK} OR {_ANSWERS_IMAGE}) AS complete, "
+        f"coalesce(sum(answer.n_labels) FILTER (WHERE {_ANSWERS_TASK}), 0) AS n_labels "
+        f"FROM ({_SENT}) JOIN ({_PICKED}) USING (cycle_id, strategy) "
+        f"LEFT JOIN ({_ANSWERED}) USING (cycle_id, image_id) "
+        "GROUP BY cycle_id, vendor, strategy, tasks, image_id, rank, sent_ts"
     ),
 )
 
@@ -84,9 +107,13 @@ DELIVERIES_VIEW = View(
         "coalesce(n_labels, 0) AS labels_returned "
         "FROM (SELECT cycle_id, vendor, count(*) AS n_files, sum(n_tasks) AS n_tasks, "
         "sum(cost_s) AS cost_s, min(ts) AS sent_ts FROM manifests GROUP BY cycle_id, vendor) "
-        "LEFT JOIN (SELECT cycle_id, vendor, count(*) AS n_sent, count_if(returned) AS n_returned, "
-        "sum(n_labels) AS n_labels FROM (SELECT DISTINCT cycle_id, vendor, image_id, returned, n_labels "
-        "FROM sent_images) GROUP BY cycle_id, vendor) USING (cycle_id, vendor)"
+        "LEFT JOIN (SELECT cycle_id, vendor, count(*) AS n_sent, count_if(is_back) AS n_returned, "
+        "sum(n_labels) AS n_labels FROM (SELECT cycle_id, vendor, image_id, bool_and(is_back) AS is_back, "
+        # Strategies share the task of an image; each has its own of the boxes it picked.
+        "sum(n_labels) AS n_labels FROM (SELECT cycle_id, vendor, image_id, bool_and(returned) AS is_back, "
+        "max(n_labels) AS n_labels FROM sent_images "
+        "GROUP BY cycle_id, vendor, image_id, tasks, if(tasks = 'boxes', strategy, '')) "
+        "GROUP BY cycle_id, vendor, image_id) GROUP BY cycle_id, vendor) USING (cycle_id, vendor)"
     ),
 )
 

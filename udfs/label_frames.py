@@ -22,12 +22,12 @@ def original_px_batches(batches: Iterable[pa.RecordBatch], max_pixels: int) -> I
     Args:
         batches: Columns uri, width, height (of the image, after EXIF orientation; null when nobody knows),
             said_width, said_height (null: the file does not say, so boxes count as of the image), boxes,
-            reason, outside, and any others.
+            complete, reason, outside, and any others.
         max_pixels: Of images whose header is looked at.
 
     Yields:
         The same columns. Where no frame fits, or a box lies outside, `boxes` is null and `reason` is set, or
-        the box is left out and named in `outside`, a list of strings.
+        the box is left out, named in `outside`, a list of strings, and the image is not complete.
     """
     for batch in batches:
         rows = batch.to_pylist()
@@ -97,6 +97,7 @@ def _place(row: dict[str, Any], max_pixels: int) -> None:
         else:
             outside.append(f"{box['label_name']}: {fault}")
     row["boxes"], row["outside"] = kept, outside
+    row["complete"] = row["complete"] and not outside
 
 
 def _orientation(uri: str, max_pixels: int) -> int:

@@ -39,6 +39,7 @@ LABEL_SCHEMA = pa.schema(
         ("file_name", pa.string()),
         ("quarry_image_id", pa.string()),
         ("task_id", pa.string()),
+        ("is_image_task", pa.bool_()),
         ("said_width", pa.int32()),
         ("said_height", pa.int32()),
         ("boxes", pa.list_(TRUTH_BOX_TYPE)),
@@ -68,7 +69,8 @@ def label_batches(
 
     Yields:
         Batches of LABEL_SCHEMA. A row of an image has boxes (perhaps none) in px of the frame the file
-        states; any other row has a reason.
+        states; any other row has a reason. An image is `complete` where nothing of it was rejected and all
+        that was asked is answered.
 
     Raises:
         QuarryError: A file cannot be read, or is not of this format.
@@ -114,8 +116,7 @@ def _rows(
     for box in item.boxes:
         row = _box_row(box, form, label_ids, label_map)
         if isinstance(row, str):
-            # A COCO data set may have more classes than the model; who answers a task was given the model's.
-            complete = complete and form == "coco" and item.task_id is None
+            complete = False
             yield _rejected_box(item, box, uri, row)
         elif row:
             # A box that was copied and pasted onto itself differs in nothing but its id.
@@ -129,6 +130,7 @@ def _rows(
         "file_name": item.file_name,
         "quarry_image_id": item.quarry_image_id,
         "task_id": item.task_id,
+        "is_image_task": item.is_image_task,
         "said_width": item.width,
         "said_height": item.height,
         "boxes": list(boxes.values()),

@@ -212,6 +212,52 @@ def test_an_image_sent_and_labeled_many_times_is_a_row_for_each_vendor_and_strat
     ]
 
 
+def test_answers_count_for_the_tasks_they_are_about(session: SparkSession, tmp_path: Path) -> None:
+    names = ("cycle_id", "strategy", "tasks", "ts", "vendor")
+    sent = [
+        ("c", "sure", "boxes"),
+        ("c", "doubt", "boxes"),
+        ("c", "whole", "image"),
+        ("c", "ask", "verify_box"),
+    ]
+    append(tmp_path, MANIFESTS, [dict(zip(names, (*file, day(11), "coco"), strict=True)) for file in sent])
+    picks = [("sure", "x"), ("doubt", "x"), ("whole", "x"), ("ask", "x"), ("sure", "y"), ("ask", "y")]
+    names = ("strategy", "image_id", "rank", "unit", "cycle_id")
+    picked = [
+        dict(zip(names, (*pick, rank, "image", "c"), strict=True)) for rank, pick in enumerate(picks, 1)
+    ]
+    append(tmp_path, ACQUISITION, picked)
+    label = {"label_name": "car", "status": "labeled"}
+    answers = [
+        ("x", "c/x/boxes/sure", 1, False, 20),
+        ("x", "c/x/boxes/sure", 2, False, 21),
+        ("x", "c/x", 3, True, 22),
+        ("y", "c/y/d1/verify_box", 1, False, 23),
+        ("y", "c/y/d2/verify_box", 1, False, 24),
+        ("y", "c/y/d2/verify_class", 7, False, 25),
+    ]
+    names = ("image_id", "task_id", "boxes", "complete", "ts", "cycle_id", "split", "import_id")
+    given = [
+        dict(zip(names, (image, task, [label] * n, complete, day(d), "c", "train", str(d)), strict=True))
+        for image, task, n, complete, d in answers
+    ]
+    append(tmp_path, GROUND_TRUTH_HISTORY, given)
+    found, _ = sql_session(Run(store=TableStore(session, str(tmp_path))), load_settings("demo").score)
+    columns = "strategy, image_id, tasks, returned, complete, n_labels"
+    rows = found.sql(f"SELECT {columns} FROM sent_images ORDER BY 1, 2").collect()
+    assert [tuple(row) for row in rows] == [
+        ("ask", "x", "verify_box", False, None, 0),
+        ("ask", "y", "verify_box", True, False, 2),
+        ("doubt", "x", "boxes", True, True, 0),
+        ("sure", "x", "boxes", True, True, 2),
+        ("sure", "y", "boxes", False, None, 0),
+        ("whole", "x", "image", True, True, 3),
+    ]
+    columns = "images_sent, images_returned, images_out, labels_returned"
+    (row,) = found.sql(f"SELECT {columns} FROM deliveries").collect()
+    assert tuple(row) == (2, 0, 2, 7), "of both images a task is still out"
+
+
 def test_the_page_lists_all_views(prompt: tuple[SparkSession, list[str]]) -> None:
     session, tables = prompt
     views = {row.viewName for row in session.sql("SHOW VIEWS").collect()}

@@ -39,7 +39,9 @@ def run(session: SparkSession, tmp_path: Path) -> Run:
     made.store.merge(IMAGES, in_schema(images.withColumn("ingest_ts", F.current_timestamp()), IMAGES))
     found = {i: [] if i == D else _boxes(i) for i in IDS}
     seen = [
-        detections_row(image_id=i, model_id="m", detections=boxes, n_detections=len(boxes))
+        detections_row(
+            image_id=i, model_id="m", width=100, height=80, detections=boxes, n_detections=len(boxes)
+        )
         for i, boxes in found.items()
     ]
     frame = session.createDataFrame(seen, spark_schema(DETECTIONS)).withColumn("ts", F.current_timestamp())
@@ -47,10 +49,7 @@ def run(session: SparkSession, tmp_path: Path) -> Run:
     names = ", ".join(f"{column.name} {column.ddl_type}" for column in MODELS.columns[:7])
     model = session.createDataFrame([("m", "street", "w", MODEL.classes, "softmax", None, "{}")], names)
     made.store.merge(MODELS, model.withColumn("created_ts", F.current_timestamp()))
-    names = "strategy STRING, unit STRING, rank INT, image_id STRING, detection_id STRING, cost_s DOUBLE"
-    picks = session.createDataFrame(PICKS, names)
-    constants = {"cycle_id": F.lit("c1"), "score": F.lit(0.5), "settings_hash": F.lit("s")}
-    made.store.merge(ACQUISITION, in_schema(picks.withColumns(constants), ACQUISITION))
+    made.store.merge(ACQUISITION, _picks(made, PICKS))
     return made
 
 
@@ -123,8 +122,8 @@ def test_each_box_strategy_asks_and_hears_of_its_own_boxes(run: Run, tmp_path: P
         A: (False, {(10, "labeled"), (40, "labeled")}),
         B: (False, {(10, "labeled")}),
     }
-    asked = {tuple(row["task_ids"]) for row in rows(run.store.root, "ground_truth_history")}
-    assert asked == {(f"c1/{image}/boxes/sure",) for image in (A, B)}
+    asked = {row["task_id"] for row in rows(run.store.root, "ground_truth_history")}
+    assert asked == {f"c1/{image}/boxes/sure" for image in (A, B)}
     assert _out(run)["sure"] == (3, 3, 219.0, 0.0) and _out(run)["doubt"][:2] == (2, 0)
 
     def without_boxes(tasks: Any) -> None:
@@ -215,3 +214,96 @@ def test_questions_are_counted_priced_and_answered_one_by_one(run: Run, tmp_path
     assert _truth(run)[A] == (False, {(10, "labeled"), (40, "labeled")}), "what was not asked is open"
     assert _out(run)["sure"] == (3, 3, pytest.approx(3 * price), 0.0)
     assert _out(run)["doubt"][:2] == (2, 1), "a box that both strategies asked about is answered once"
+
+
+def test_answers_to_other_cycles_and_held_out_boxes_are_refused(run: Run, tmp_path: Path) -> None:
+    """Taken for labels of another cycle, answers about boxes would make their images whole and complete."""
+    _export(run, tmp_path / "out", formats=("label_studio",))
+    files = returned("label_studio", tmp_path / "out" / "c1", "sure", tmp_path / "sure")
+    refused = r"all 2 items were rejected: answers a task of cycle c1: import it with --cycle c1"
+    with pytest.raises(QuarryError, match=refused):
+        import_labels(run, str(files), "label_studio", "train", "manual", MODEL)
+    with pytest.raises(QuarryError, match=r"rejected: answers for boxes of the image.*--split train"):
+        import_labels(run, str(files), "label_studio", "eval", "c1", MODEL)
+    assert not (Path(run.store.root) / "ground_truth").exists()
+    whole = returned("label_studio", tmp_path / "out" / "c1", "whole", tmp_path / "whole")
+    import_labels(run, str(whole), "label_studio", "eval", "c1", MODEL)
+    assert _out(run)["whole"][:2] == (2, 2), "whole images can be labeled to be held out"
+
+
+def test_labelbox_rows_of_images_and_of_boxes_are_told_apart(run: Run, tmp_path: Path) -> None:
+    """The row of an image is shared by all cycles and carries no task id."""
+    run.store.merge(ACQUISITION, _picks(run, [("whole", "image", 3, A, None, 346.0)]))
+    _export(run, tmp_path / "out", formats=("labelbox", "labelbox_data_rows"))
+    manifests = tmp_path / "out" / "c1"
+
+    def without_boxes(text: str) -> str:
+        rows_ = [json.loads(line) for line in text.splitlines()]
+        for row in rows_:
+            row["projects"]["p"]["labels"][0]["annotations"]["objects"] = []
+        return "".join(json.dumps(row) + "\n" for row in rows_)
+
+    files = returned("labelbox", manifests, "whole", tmp_path / "whole")
+    for file in files.iterdir():
+        file.write_text(without_boxes(file.read_text()))
+    _import(run, files, "labelbox")
+    assert _truth(run) == {image: (True, set()) for image in (A, C, D)}, "images found empty"
+    assert _out(run)["whole"][:2] == (3, 3) and _out(run)["sure"][:2] == (3, 2), "a's boxes are known too"
+    _import(run, returned("labelbox", manifests, "doubt", tmp_path / "doubt"), "labelbox")
+    assert _truth(run)[A] == (True, {(70, "labeled")}) and _truth(run)[B] == (False, {(10, "labeled")})
+
+
+def test_box_tasks_of_before_they_had_ids_of_their_own_are_no_images(run: Run, tmp_path: Path) -> None:
+    _export(run, tmp_path / "out", formats=("label_studio",), strategies=("doubt",))
+    files = returned("label_studio", tmp_path / "out" / "c1", "doubt", tmp_path / "doubt")
+
+    def with_old_ids(tasks: Any) -> None:
+        for task in tasks:
+            task["data"]["task_id"] = task["data"]["task_id"].removesuffix("/boxes/doubt")
+            task["annotations"][0]["result"] = []
+
+    _import(run, _edited(files, with_old_ids))
+    assert _truth(run) == {A: (False, {(70, "background")}), B: (False, {(10, "background")})}
+
+
+def test_a_box_over_the_border_is_the_box_that_was_sent(run: Run, tmp_path: Path) -> None:
+    """It is sent cut to its image; what then comes back as it was must not be background too."""
+    far = [("a.jpg-2", 1, "car", 0.2, 90.0, 10.0, 120.0, 30.0, None, None)]
+    rows_ = [detections_row(image_id=A, model_id="m", width=100, height=80, detections=far, n_detections=1)]
+    frame = run.store.session.createDataFrame(rows_, spark_schema(DETECTIONS))
+    run.store.merge(DETECTIONS, frame.withColumn("ts", F.current_timestamp()))
+    run.store.delete(
+        ACQUISITION, run.store.read(ACQUISITION).where("strategy = 'sure'").select(*ACQUISITION.key)
+    )
+    _export(run, tmp_path / "out", formats=("label_studio",), strategies=("doubt",))
+    _import(run, returned("label_studio", tmp_path / "out" / "c1", "doubt", tmp_path / "doubt"))
+    assert _truth(run)[A] == (False, {(90, "labeled")})
+
+
+def test_imports_side_by_side_lose_no_answer(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The labels an import made are out of date once another one has written: they must not replace them."""
+    _export(run, tmp_path / "out", formats=("label_studio",))
+    files = {
+        name: returned("label_studio", tmp_path / "out" / "c1", name, tmp_path / name)
+        for name in ("sure", "doubt")
+    }
+    merge, met = TableStore.merge, []
+
+    def merge_after_the_other(store: TableStore, table: Any, rows_: Any, **given: Any) -> None:
+        if table.name == "ground_truth" and not met:
+            rows_.count()  # what this import made of the answers it knows of
+            met.append(table)
+            _import(run, files["doubt"])
+        merge(store, table, rows_, **given)
+
+    monkeypatch.setattr(TableStore, "merge", merge_after_the_other)
+    _import(run, files["sure"])
+    assert met and _truth(run)[A] == (False, {(10, "labeled"), (40, "labeled"), (70, "labeled")})
+
+
+def _picks(run: Run, picks: list[Any]) -> Any:
+    names = "strategy STRING, unit STRING, rank INT, image_id STRING, detection_id STRING, cost_s DOUBLE"
+    constants = {"cycle_id": F.lit("c1"), "score": F.lit(0.5), "settings_hash": F.lit("s")}
+    return in_schema(run.store.session.createDataFrame(picks, names).withColumns(constants), ACQUISITION)

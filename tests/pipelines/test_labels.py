@@ -172,7 +172,8 @@ def test_answers_about_picked_boxes_leave_the_rest_of_the_image_open(run: Run, t
     }
     boxes = [("d-" + name, 1, "cell", 0.5, *map(float, c), None, None) for name, c in corners.items()]
     session, a, b = run.store.session, ids["a/x.jpg"], ids["b/x.jpg"]
-    seen = [detections_row(image_id=i, model_id="m", detections=boxes, n_detections=4) for i in (a, b)]
+    of_model = {"model_id": "m", "width": 100, "height": 80, "detections": boxes, "n_detections": 4}
+    seen = [detections_row(image_id=i, **of_model) for i in (a, b)]
     frame = session.createDataFrame(seen, spark_schema(DETECTIONS))
     run.store.merge(DETECTIONS, frame.withColumn("ts", F.current_timestamp()))
     picks = [(a, "box", "d-moved"), (a, "box", "d-kept"), (a, "box", "d-gone"), (b, "image", None)]

@@ -25,7 +25,9 @@ from udfs.metric_rows import METRIC_SCHEMA
 from udfs.score import HARDNESS_SCHEMA
 
 # What may be unknown though rows are told apart by it: the model of an undetected file, the image of a box.
-NULLABLE_KEYS = {"quarantine": {"model_id"}, "label_rejects": {"file_name"}}
+NULLABLE_KEYS = {"quarantine": {"model_id"}, "label_rejects": {"file_name"}} | {
+    "ground_truth_history": {"task_id"}
+}
 SCALARS = {
     "STRING": pa.string(),
     "INT": pa.int32(),
@@ -42,7 +44,8 @@ CONTRACT = {
     "detections": "image_id model_id view width height detections n_detections latency_ms run_id ts",
     "quarantine": "image_id uri stage error_class message attempts first_ts last_ts resolved",
     "ground_truth": "image_id boxes complete cycle_id ts",
-    "ground_truth_history": "image_id boxes complete split cycle_id annotator annotated_ts import_id ts",
+    "ground_truth_history": "image_id boxes complete split cycle_id annotator annotated_ts import_id "
+    "task_id ts",
     "label_imports": "import_id cycle_id vendor split source n_files n_images n_boxes n_rejected ts",
     "label_rejects": "import_id source item_kind item_id file_name image_id reason ts",
     "hardness": "image_id model_id query hardness std_error estimator n_samples eta settings_hash run_id",
@@ -156,7 +159,7 @@ def test_boxes_leave_the_workers_as_the_tables_hold_them(arrow: pa.DataType, ddl
             LABEL_SCHEMA,
             GROUND_TRUTH,
             {"source", "item_kind", "item_id", "file_name", "quarry_image_id", "task_id", "reason"}
-            | {"said_width", "said_height"},
+            | {"said_width", "said_height", "is_image_task"},
         ),
         (FILE_SCHEMA, MANIFESTS, {"file_name"}),
     ],

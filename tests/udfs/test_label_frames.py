@@ -21,6 +21,7 @@ SCHEMA = pa.schema(
         ("said_width", pa.int32()),
         ("said_height", pa.int32()),
         ("boxes", pa.list_(TRUTH_BOX_TYPE)),
+        ("complete", pa.bool_()),
         ("reason", pa.string()),
         ("outside", pa.list_(pa.string())),
     ]
@@ -51,7 +52,7 @@ def test_previews_are_scaled_and_other_shapes_fit_nothing() -> None:
 
 def _placed(**given: Any) -> dict[str, Any]:
     box = {"label_name": "car", "x1": 10.0, "y1": 20.0, "x2": 40.0, "y2": 60.0, "status": "labeled"}
-    row = {"uri": "none", "width": 100, "height": 80, "boxes": [box], "outside": []} | given
+    row = {"uri": "none", "width": 100, "height": 80, "boxes": [box], "outside": [], "complete": True} | given
     (batch,) = original_px_batches([pa.RecordBatch.from_pylist([row], schema=SCHEMA)], max_pixels=10**6)
     (found,) = batch.to_pylist()
     assert batch.schema == SCHEMA
@@ -83,6 +84,7 @@ def test_boxes_outside_are_told_and_the_others_stay() -> None:
         ]
     )
     assert _corners(row) == [(-5.0, 0.0, 10.0, 90.0)]
+    assert not row["complete"] and _placed()["complete"]
     assert row["outside"] == ["car: box 150, 20, 190, 60 lies outside the image of 100 x 80 px"]
 
 

@@ -100,8 +100,8 @@ def test_boxes_of_a_class_the_model_does_not_know_are_rejected(tmp_path: Path) -
     assert [[box["label_name"] for box in boxes] for boxes in truths] == [["car"], []]
 
 
-def test_an_image_with_a_box_of_no_class_is_not_complete_unless_a_data_set_has_it(tmp_path: Path) -> None:
-    (of_data_set, _) = [
+def test_an_image_with_a_box_of_no_class_is_not_complete(tmp_path: Path) -> None:
+    (of_data_set, whole) = [
         row
         for row in _rows([_write(tmp_path / "a.json", _document())], {"car": 1})
         if row["boxes"] is not None
@@ -111,22 +111,21 @@ def test_an_image_with_a_box_of_no_class_is_not_complete_unless_a_data_set_has_i
     batch = pa.RecordBatch.from_pydict({"uri": [_write(tmp_path / "b.json", answer)]})
     (found,) = label_batches(iter([batch]), "scale", {"car": 1})
     (of_tool,) = [row for row in found.to_pylist() if row["boxes"] is not None]
-    assert (of_data_set["complete"], of_tool["complete"], of_tool["boxes"]) == (True, False, [])
+    assert (of_data_set["complete"], of_tool["complete"], of_tool["boxes"]) == (False, False, [])
+    assert whole["complete"]
 
 
-@pytest.mark.parametrize(("task_id", "is_complete"), [(None, True), ("c1/q-2/boxes/sure", False)])
 @pytest.mark.parametrize("spoiled", [{"category_id": 8}, {"bbox": [0, 0, -4, 5]}])
 def test_an_answer_of_which_a_box_was_rejected_is_not_complete(
-    tmp_path: Path, task_id: str | None, is_complete: bool, spoiled: dict[str, Any]
+    tmp_path: Path, spoiled: dict[str, Any]
 ) -> None:
     document = _document()
-    document["images"][1] |= {} if task_id is None else {"quarry_task_id": task_id}
     document["categories"].append({"id": 8, "name": "Car"})
     box = {"id": 4, "image_id": 2, "category_id": 3, "bbox": [0, 0, 5, 5]}
     document["annotations"].append(box | spoiled)
     rows = _rows([_write(tmp_path / "a.json", document)], LABEL_IDS)
     (image,) = [row for row in rows if row["file_name"] == "b.jpg" and row["boxes"] is not None]
-    assert (image["boxes"], image["complete"]) == ([], is_complete)
+    assert (image["boxes"], image["complete"]) == ([], False)
 
 
 def test_whatever_a_file_holds_a_table_and_a_line_can_hold_it(tmp_path: Path) -> None:

@@ -143,14 +143,13 @@ def _truths(
     }
     for image in sound:
         boxes: list[ReturnedBox] = []
-        task_id = _text_or_none(image.get("quarry_task_id"))
         complete = True
         for annotation in by_image.get(image["id"], ()):
             item = _truth_box(annotation, image, names)
             if isinstance(item, ReturnedBox):
                 boxes.append(item)
             else:
-                complete = task_id is None  # data sets hold boxes without area; answers to a task should not
+                complete = False
                 yield item
         yield ReturnedImage(
             file_name=image["file_name"],
@@ -158,7 +157,7 @@ def _truths(
             height=image["height"],
             boxes=tuple(boxes),
             quarry_image_id=image.get("quarry_image_id"),
-            task_id=task_id,
+            task_id=_text_or_none(image.get("quarry_task_id")),
             complete=complete,
         )
     sound_ids = {image["id"] for image in sound}

@@ -116,6 +116,7 @@ def _answer(
         boxes=tuple(boxes),
         quarry_image_id=image_id,
         task_id=task_id,
+        is_image_task=image_id is not None,
         complete=not is_asked and len(boxes) == len(objects),
         annotator=creator if is_text(creator) else None,
         annotated_at=utc_time(details.get("updated_at")) or utc_time(details.get("created_at")),

@@ -44,6 +44,8 @@ class ReturnedImage:
         boxes: What was drawn; none: looked at and found empty.
         quarry_image_id: Set when the file carries our id back.
         task_id: Set when the file carries our task's id back.
+        is_image_task: The tool does not carry the task's id, but its row is one of images to label as a
+            whole.
         complete: Whether all that the task showed is answered; not of a question, nor where something of the
             image was rejected.
         annotator: Who labeled it, as the file says.
@@ -56,6 +58,7 @@ class ReturnedImage:
     boxes: tuple[ReturnedBox, ...]
     quarry_image_id: str | None = None
     task_id: str | None = None
+    is_image_task: bool = False
     complete: bool = True
     annotator: str | None = None
     annotated_at: str | None = None
