@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
+
+from udfs.formats.shown_values import PASSWORD, QUERY
 
 KEYS = ("path", "image_id", "uri")
 
@@ -57,6 +59,12 @@ def rejected_items(judged: DataFrame) -> DataFrame:
     boxes = judged.where("reason IS NULL").withColumn("reason", F.explode("outside"))
     boxes = boxes.withColumn("item_kind", F.lit("annotation"))
     # Some tools number the boxes of each image from one.
-    return whole.unionByName(boxes.select(*names)).dropDuplicates(
+    rows = whole.unionByName(boxes.select(*names))
+    return rows.withColumns({name: _without_query(name) for name in ("item_id", "file_name")}).dropDuplicates(
         ["source", "item_kind", "item_id", "file_name", "reason"]
     )
+
+
+def _without_query(name: str) -> Column:
+    """As `without_query` of a column of texts."""
+    return F.regexp_replace(F.regexp_replace(name, QUERY, "$1"), PASSWORD, "$1")

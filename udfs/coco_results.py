@@ -17,6 +17,7 @@ from udfs.boxes import FloatArray, IntArray
 from udfs.formats.coco import category_names, split_images
 from udfs.formats.json_values import json_document
 from udfs.formats.returned import NotThisFormat
+from udfs.formats.shown_values import shown as shown_value
 from udfs.image_files import ImageFault, read_bytes
 from udfs.imported_detections import (
     BOX,
@@ -39,7 +40,6 @@ IMAGE_SCHEMA = pa.schema(
 )
 KEYS = ("image_id", "category_id", "bbox", "score")
 ITEMS_PER_BLOCK = 50_000
-SHOWN_CHARACTERS = 80
 _BLANK = re.compile(r"[ \t\r\n]*")
 
 
@@ -65,7 +65,7 @@ def coco_image_list(uri: str) -> tuple[pa.Table, dict[int, str]]:
         first = rejected[0]
         raise QuarryError(
             f"image list {uri}: {len(rejected):,} of {len(images):,} images cannot be used, the first with "
-            f"id {first.item_id}, file_name {first.file_name!r}: {first.reason}; correct the file"
+            f"id {first.item_id}, file_name {shown_value(first.file_name)}: {first.reason}; correct the file"
         )
     listed = document.get("categories") or []
     try:
@@ -178,7 +178,7 @@ class _Results:
             i = next(lacking)
             raise QuarryError(
                 f"results {self._uri}: result {self._n_read + i + 1:,} has no {key!r}: "
-                f"expected an object with {', '.join(KEYS)}, got {_shown(block[i])}"
+                f"expected an object with {', '.join(KEYS)}, got {shown_value(block[i])}"
             ) from None
 
     def _image_index(self, image_ids: list[Any]) -> IntArray:
@@ -187,7 +187,7 @@ class _Results:
             i = ids.index(None)
             raise QuarryError(
                 f"results {self._uri}: result {self._n_read + i + 1:,}: expected image_id as an integer or a "
-                f"string, got {_shown(image_ids[i])}"
+                f"string, got {shown_value(image_ids[i])}"
             )
         return np.array([images.setdefault(one, len(images)) for one in ids if one is not None], np.int64)
 
@@ -201,7 +201,7 @@ class _Results:
         for i, row in enumerate(rows):
             floats = _floats(row) if isinstance(row, list) and len(row) == width else None
             if floats is None:
-                self._odd[self._n_read + i, fault] = _shown(row[0] if width == 1 else row)
+                self._odd[self._n_read + i, fault] = shown_value(row[0] if width == 1 else row)
             else:
                 numbers[i] = floats
         return numbers
@@ -215,7 +215,7 @@ class _Results:
         if None in names:
             for i, name in enumerate(names):
                 if name is None:
-                    self._odd[self._n_read + i, CLASS] = _shown(category_ids[i])
+                    self._odd[self._n_read + i, CLASS] = shown_value(category_ids[i])
         return pa.array(names, pa.string())
 
 
@@ -284,8 +284,3 @@ def _identifiers(values: list[Any]) -> list[int | str | None]:
         else None
         for value in values
     ]
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."

@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from conf.errors import QuarryError
 from conf.label_map import LabelMap
-from udfs.formats.json_values import shown
 from udfs.formats.registry import FORMATS
 from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedBox, ReturnedImage
+from udfs.formats.shown_values import shown
 from udfs.image_files import filesystem_and_path
 
 BUFFER_BYTES = 1 << 20
@@ -149,7 +149,7 @@ def _box_row(
         try:
             name = label_map.target(box.label_name)
         except QuarryError as error:
-            return str(error)
+            return str(error).replace(repr(box.label_name), shown(box.label_name))
     if name is None:
         return {}
     if label_ids and name not in label_ids:

@@ -74,6 +74,11 @@ class SentUris:
                 _filled(self.template, uri, path, key)
                 for uri, (_, path, key) in zip(uris, images, strict=True)
             ]
+        for uri, (_, _, image_id) in zip(uris, images, strict=True):
+            if self.command and ("\n" in uri or "\r" in uri):
+                raise QuarryError(
+                    f"export.uri_command: image {image_id!r} has a line break in its URI; rename it"
+                )
         return self._commanded(uris) if self.command and uris else uris
 
     def _with_prefix(self, uri: str, path: str) -> str:
@@ -88,9 +93,6 @@ class SentUris:
         return new + _in_uri(uri[len(longest) :], new)
 
     def _commanded(self, uris: list[str]) -> list[str]:
-        for uri in uris:
-            if "\n" in uri or "\r" in uri:
-                raise QuarryError(f"export.uri_command: image {uri!r} has a line break in its URI; rename it")
         name = self.command[0]
         # What the command says may hold secrets: nothing of it is repeated.
         try:

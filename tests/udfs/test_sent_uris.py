@@ -87,6 +87,13 @@ def test_shell_characters_are_data() -> None:
         _sent(("s3://a/b\nc", "p", "i"), uri_command="cat")
 
 
+def test_a_line_break_is_told_without_the_signature(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "hush-hush\n")
+    with pytest.raises(QuarryError, match="image 'id/1' has a line break") as caught:
+        _sent(uri_template="https://x.example/{key}?t=${TOKEN}", uri_command="cat")
+    assert "hush-hush" not in str(caught.value)
+
+
 def test_two_rewritings_of_the_same_kind_are_refused() -> None:
     with pytest.raises(ValueError, match="give one of them"):
         ExportSettings(uri_prefix="a", uri_prefixes={"b": "c"})

@@ -16,9 +16,9 @@ from udfs.formats.json_values import (
     is_text,
     is_whole,
     json_document,
-    shown,
 )
 from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedBox, ReturnedImage, box_fault
+from udfs.formats.shown_values import shown
 from udfs.formats.task import (
     QUESTIONS,
     Corners,

@@ -21,9 +21,10 @@ from udfs.formats.cvat import (
     UNANSWERED,
     VERDICTS,
 )
-from udfs.formats.json_values import LARGEST_SIDE_PX, is_side, shown
+from udfs.formats.json_values import LARGEST_SIDE_PX, is_side
 from udfs.formats.newest_returns import newest_returns, utc_time
 from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedBox, ReturnedImage, box_fault
+from udfs.formats.shown_values import shown, without_query
 from udfs.formats.task import NO, YES
 from udfs.formats.xml_values import LARGEST_FILE_BYTES, top_elements, xml_number
 
@@ -124,7 +125,9 @@ def _member(stream: IO[bytes]) -> IO[bytes]:
             )
         return archive.open(info)
     except (BadZipFile, NotImplementedError, RuntimeError, ValueError, OverflowError, OSError) as error:
-        raise NotThisFormat(f"a damaged zip archive ({str(error)[:200]}); export it again") from None
+        raise NotThisFormat(
+            f"a damaged zip archive ({without_query(str(error))[:200]}); export it again"
+        ) from None
 
 
 def _meta(meta: Element) -> _Meta:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from typing import IO, Any
 
 from udfs.formats.ground_truth import LABEL_VERIFICATION, METADATA, OBJECT_DETECTION, OURS, SENT
-from udfs.formats.json_values import is_px, is_side, is_text, is_whole, json_lines, shown
+from udfs.formats.json_values import is_px, is_side, is_text, is_whole, json_lines
 from udfs.formats.newest_returns import newest_returns, utc_time
 from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedBox, ReturnedImage, box_fault
+from udfs.formats.shown_values import shown
 from udfs.formats.task import NO, YES, is_question
 
 _SIDES = ("left", "top", "width", "height")

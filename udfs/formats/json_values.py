@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import reprlib
 from collections.abc import Iterator
 from typing import IO, Any, TypeGuard
 
@@ -13,8 +12,6 @@ LARGEST_PX = 1e9
 LARGEST_SIDE_PX = 2**31 - 1
 LONGEST_LINE_BYTES = 64 * 2**20
 _BLANKS_AND_BOM = b" \t\r\n\xef\xbb\xbf"
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
 def json_document(stream: IO[bytes]) -> Any:
@@ -110,11 +107,6 @@ def is_px(value: Any) -> TypeGuard[float]:
 def is_side(value: Any) -> TypeGuard[int]:
     """Whether it can be the width or height of an image in px."""
     return is_integer(value) and 1 <= value <= LARGEST_SIDE_PX
-
-
-def shown(value: Any) -> str:
-    """The value for a message, shortened: files may hold megabytes where a number is due."""
-    return _SHORT.repr(value)
 
 
 def compact_json(value: Any) -> str:

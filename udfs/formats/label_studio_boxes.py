@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from udfs.formats.json_values import is_px, is_side, is_text, shown
+from udfs.formats.json_values import is_px, is_side, is_text
 from udfs.formats.label_studio_interface import ANSWER, NO_OBJECT, RIGHT_CLASS
 from udfs.formats.returned import ReturnedBox, box_fault
+from udfs.formats.shown_values import shown
 from udfs.formats.task import NO, YES, Corners
 
 Frame = tuple[int, int]

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
-from udfs.formats.json_values import is_integer, is_px, is_text, json_document, shown
+from udfs.formats.json_values import is_integer, is_px, is_text, json_document
 from udfs.formats.label_studio import REGION
 from udfs.formats.label_studio_boxes import answered_boxes, drawn_box, sent_ids, stated_frame
 from udfs.formats.newest_returns import utc_time
 from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedBox, ReturnedImage
+from udfs.formats.shown_values import shown
 from udfs.formats.task import is_question
 
 # Controls that say something without drawing anything.

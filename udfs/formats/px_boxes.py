@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from udfs.formats.json_values import is_px, is_text, shown
+from udfs.formats.json_values import is_px, is_text
 from udfs.formats.returned import ReturnedBox, box_fault
+from udfs.formats.shown_values import shown
 from udfs.formats.task import NO, YES, Corners, TaskKind
 
 NO_OBJECT = "no object"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
-from udfs.formats.json_values import is_px, is_side, is_text, json_items, shown
+from udfs.formats.json_values import is_px, is_side, is_text, json_items
 from udfs.formats.newest_returns import newest_returns, utc_time
 from udfs.formats.px_boxes import answered_box, corners_of
 from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedBox, ReturnedImage
 from udfs.formats.scale import ANSWER, RIGHT_CLASS
+from udfs.formats.shown_values import shown
 from udfs.formats.task import is_question
 
 

@@ -13,6 +13,7 @@ from defusedxml.ElementTree import ParseError, iterparse
 from conf.errors import QuarryError
 from udfs.formats.json_values import is_px
 from udfs.formats.returned import NotThisFormat
+from udfs.formats.shown_values import without_query
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -23,6 +24,7 @@ MOST_PARTS = 500_000
 LARGEST_FILE_BYTES = 8 * 2**30
 _READ_BYTES = 2**18
 _NOT_XML_1_0 = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_ENTITY = re.compile(r"&[^;\s]*;")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{0,40})?([eE][+-]?[0-9]{1,3})?")
 
 
@@ -82,8 +84,10 @@ def top_elements(
             f"are refused; expected a plain export with <{root_tag}>"
         ) from None
     except (ParseError, ValueError, LookupError) as error:
+        # Of an unknown entity the message has the name, which may be a part of a query.
+        fault = _ENTITY.sub("&...;", without_query(str(error)))[:200]
         raise NotThisFormat(
-            f"not a file of {tool}: not sound XML ({str(error)[:200]}); expected a complete file with "
+            f"not a file of {tool}: not sound XML ({fault}); expected a complete file with "
             f"<{root_tag}>, export it again"
         ) from None
 
@@ -124,7 +128,9 @@ class _BoundedReader:
 
 def _check_start(found: str, root_tag: str, depth: int, tool: str) -> None:
     if found != root_tag:
-        raise NotThisFormat(f"not a file of {tool}: expected the root <{root_tag}>, got <{found[:80]}>")
+        raise NotThisFormat(
+            f"not a file of {tool}: expected the root <{root_tag}>, got <{without_query(found)[:80]}>"
+        )
     if depth > DEEPEST_ELEMENT:
         raise NotThisFormat(
             f"not a file of {tool}: elements are nested deeper than {DEEPEST_ELEMENT}; export it again"

@@ -32,19 +32,20 @@ HOSTILE: tuple[Any, ...] = (
 def mutated(document: Any, *, seed: int, n: int) -> Iterator[bytes]:
     """`n` copies of a JSON value, each with one to three places replaced by hostile values or removed."""
     rng = random.Random(seed)
-    places = list(_places(document, ()))
+    found = list(places(document, ()))
     for _ in range(n):
         changed = copy.deepcopy(document)
-        for place in rng.sample(places, k=rng.randint(1, 3)):
+        for place in rng.sample(found, k=rng.randint(1, 3)):
             _spoil(changed, place, rng)
         yield json.dumps(changed).encode()
 
 
-def _places(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+def places(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """Where the values inside a JSON value are, each as the keys and indices that lead to it."""
     keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
     for key in keys:
         yield (*path, key)
-        yield from _places(value[key], (*path, key))
+        yield from places(value[key], (*path, key))
 
 
 def _spoil(document: Any, path: tuple[Any, ...], rng: random.Random) -> None:
