@@ -27,7 +27,7 @@ from udfs.published_file import published, remove_folder, renames, replace_folde
 from udfs.sent_uris import SentUris
 
 MOST_STRATEGIES = 1_000
-MOST_FILES = 100_000
+MOST_FILES = 99_999
 BYTES_PER_MB = 1e6
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 
 from conf.errors import QuarryError
-from udfs.formats.registry import FORMATS
+from udfs.formats.registry import FORMATS, LabelFormat
 from udfs.formats.task import LabelingTask, Manifest, TaskBox
-from udfs.published_file import file_sha256, published
+from udfs.published_file import file_sha256, move_file, published
 from udfs.sent_uris import SentUris
 
 FILE_SCHEMA = pa.schema(
@@ -84,29 +84,54 @@ def manifest_file_batches(batches: Iterable[pa.RecordBatch], job: ManifestJob) -
         QuarryError: A task that its labeling tool would refuse or mix up.
     """
     rows = _with_parts(_rows(batches, job.uris), job)
-    for (strategy, vendor, shard, part), group in groupby(rows, key=lambda item: item[0]):
-        form = FORMATS[vendor]
-        assert form.write is not None
-        manifest = job.manifests[strategy]
-        number = f"{shard + 1:05d}" + (f"-{part}" if part else "")
-        file_name = f"tasks-{number}{form.suffixes[0]}"
-        path = f"{job.folders[strategy, vendor]}/{file_name}"
-        totals = _Totals()
-        tasks = (_task(row, manifest, totals) for _, row in group)
-        with published(path) as stream:
-            counts = form.write(stream, tasks, manifest)
-        written = {
-            "strategy": strategy,
-            "vendor": vendor,
-            "file_name": file_name,
-            "n_tasks": counts.n_tasks,
-            "n_images": len(totals.seen),
-            "n_boxes": counts.n_boxes,
-            "cost_s": totals.cost_s,
-            "cost_money": totals.cost_money,
-            "sha256": file_sha256(path),
-        }
-        yield pa.RecordBatch.from_pylist([written], schema=FILE_SCHEMA)
+    files = groupby(rows, key=lambda item: item[0])
+    for (strategy, vendor, shard), parts in groupby(files, key=lambda file: file[0][:3]):
+        folder = job.folders[strategy, vendor]
+        names: list[str] = []
+        written = []
+        for (*_, part), group in parts:
+            names.append(file_name(vendor, shard, part if part else None))
+            tasks = (row for _, row in group)
+            counts = _written(f"{folder}/{names[-1]}", tasks, FORMATS[vendor], job.manifests[strategy])
+            written.append({"strategy": strategy, "vendor": vendor, **counts})
+        if len(names) > 1:  # before the second began, nobody knew
+            was, names[0] = names[0], file_name(vendor, shard, 0)
+            move_file(f"{folder}/{was}", f"{folder}/{names[0]}")
+        named = [{**row, "file_name": name} for row, name in zip(written, names, strict=True)]
+        yield pa.RecordBatch.from_pylist(named, schema=FILE_SCHEMA)
+
+
+def file_name(vendor: str, shard: int, part: int | None) -> str:
+    """Name of a file of tasks; in the order of their names the files of a manifest go by rank.
+
+    Only digits of one length are compared, so that every way to sort names agrees: all files of a shard that
+    is split have the number of their part.
+
+    Args:
+        vendor: The format.
+        shard: From 0.
+        part: Of the shard, from 0; None where all of it is one file.
+    """
+    number = f"{shard + 1:05d}" + ("" if part is None else f"-{part + 1:05d}")
+    return f"tasks-{number}{FORMATS[vendor].suffixes[0]}"
+
+
+def _written(
+    path: str, rows: Iterable[Mapping[str, Any]], form: LabelFormat, manifest: Manifest
+) -> dict[str, Any]:
+    """Writes a file and says what is in it."""
+    assert form.write is not None
+    totals = _Totals()
+    with published(path) as stream:
+        counts = form.write(stream, (_task(row, manifest, totals) for row in rows), manifest)
+    return {
+        "n_tasks": counts.n_tasks,
+        "n_images": len(totals.seen),
+        "n_boxes": counts.n_boxes,
+        "cost_s": totals.cost_s,
+        "cost_money": totals.cost_money,
+        "sha256": file_sha256(path),
+    }
 
 
 def folder_names(strategies: Iterable[str]) -> dict[str, str]:

@@ -73,6 +73,23 @@ def _renamed(filesystem: pafs.FileSystem, path: str) -> Iterator[IO[bytes]]:
         raise
 
 
+def move_file(old: str, new: str) -> None:
+    """Gives a file another name; object stores copy it and then delete the old one.
+
+    Raises:
+        QuarryError: It cannot be moved.
+    """
+    (filesystem, source), (_, target) = filesystem_and_path(old), filesystem_and_path(new)
+    try:
+        if filesystem.type_name in OBJECT_STORES:
+            filesystem.copy_file(source, target)
+            filesystem.delete_file(source)
+        else:
+            filesystem.move(source, target)
+    except OSError as error:
+        raise QuarryError(f"{old}: cannot be moved to {new}: {_first_line(error)}") from None
+
+
 def file_sha256(uri: str) -> str:
     """SHA-256 of a file's bytes, hexadecimal.
 

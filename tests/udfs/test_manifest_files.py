@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import re
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +85,35 @@ def test_shards_and_parts_have_names_of_their_own(tmp_path: Path) -> None:
     ]
     files = _written(tmp_path, rows, most=2)
     assert [(file["vendor"], file["file_name"], file["n_tasks"]) for file in files] == [
-        ("coco", "tasks-00001.json", 2),
-        ("coco", "tasks-00001-1.json", 1),
+        ("coco", "tasks-00001-00001.json", 2),
+        ("coco", "tasks-00001-00002.json", 1),
         ("coco", "tasks-00002.json", 2),
-        ("scale", "tasks-00001.jsonl", 2),
-        ("scale", "tasks-00001-1.jsonl", 1),
+        ("scale", "tasks-00001-00001.jsonl", 2),
+        ("scale", "tasks-00001-00002.jsonl", 1),
         ("scale", "tasks-00002.jsonl", 2),
     ]
+    for vendor in ("coco", "scale"):
+        names = {path.name for path in (tmp_path / vendor).iterdir()}
+        assert names == {file["file_name"] for file in files if file["vendor"] == vendor}
+
+
+def test_the_order_of_their_names_is_that_of_ranks(tmp_path: Path) -> None:
+    """Also where names are sorted by the numbers in them, or without their punctuation."""
+    tasks = [replace(_tasks("coco", "image")[0], rank=k + 1, file_name=f"{k}.jpg") for k in range(40)]
+    shards = [0] * 12 + [1] * 2 + [k // 3 for k in range(6, 32)]
+    files = _written(tmp_path, [_row(t, "coco", s) for t, s in zip(tasks, shards, strict=True)], most=1)
+    files += _written(tmp_path, [_row(tasks[0], "coco", 98)])
+    names = [file["file_name"] for file in files]
+
+    def by_numbers(name: str) -> list[int]:
+        return [int(digits) for digits in re.findall("[0-9]+", name)]
+
+    def by_letters(name: str) -> str:
+        return "".join(filter(str.isalnum, name))
+
+    assert len(set(names)) == 41
+    for order in (None, by_numbers, by_letters):
+        assert sorted(names, key=order) == names
 
 
 def test_questions_about_one_image_count_it_once(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from conf.errors import QuarryError
 from udfs import published_file
-from udfs.published_file import file_sha256, published
+from udfs.published_file import file_sha256, move_file, published
 
 
 class BucketLike:
@@ -22,6 +22,12 @@ class BucketLike:
 
     def open_output_stream(self, path: str) -> Any:
         return pafs.LocalFileSystem().open_output_stream(str(self.root / path))
+
+    def copy_file(self, source: str, target: str) -> None:
+        pafs.LocalFileSystem().copy_file(str(self.root / source), str(self.root / target))
+
+    def delete_file(self, path: str) -> None:
+        pafs.LocalFileSystem().delete_file(str(self.root / path))
 
 
 @pytest.fixture(params=["file system", "object store"])
@@ -70,6 +76,15 @@ def test_an_old_file_is_replaced(folder: Path) -> None:
         stream.write("new")
     assert (folder / "a.txt").read_text() == "new"
     assert _names(folder) == ["a.txt"]
+
+
+def test_a_file_gets_another_name(folder: Path) -> None:
+    (folder / "a.txt").write_text("x")
+    (folder / "b.txt").write_text("from an earlier try")
+    move_file(str(folder / "a.txt"), str(folder / "b.txt"))
+    assert _names(folder) == ["b.txt"] and (folder / "b.txt").read_text() == "x"
+    with pytest.raises(QuarryError, match="cannot be moved"):
+        move_file(str(folder / "a.txt"), str(folder / "c.txt"))
 
 
 @pytest.mark.parametrize("name", ["new folder/with %20/a.txt", "a.txt"])
