@@ -104,6 +104,7 @@ def _by_driver(run: Run, args: argparse.Namespace, folder: str) -> int:
         classes=tuple(model.classes.values()),
         model_version=model.name,
         n_tasks=n_tasks,
+        last_rank=n_tasks,
         created="2026-01-01T00:00:00Z",
     )
 

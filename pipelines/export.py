@@ -130,7 +130,9 @@ def _manifests(
     tasks: DataFrame, run: Run, cycle_id: str, model: Model, settings: ExportSettings
 ) -> dict[str, Manifest]:
     """What the tasks of each strategy share."""
-    rows = tasks.groupBy("strategy", "kind").count().orderBy("strategy").limit(MOST_STRATEGIES).collect()
+    sums = F.count("*").alias("n_tasks"), F.max("rank").alias("last_rank")
+    of_strategy = tasks.groupBy("strategy", "kind").agg(*sums).orderBy("strategy")
+    rows = of_strategy.limit(MOST_STRATEGIES).collect()
     names = [row.strategy for row in rows]
     missing = sorted(set(settings.strategies).difference(names))
     if missing or not names:
@@ -146,7 +148,8 @@ def _manifests(
             classes=tuple(name for _, name in sorted(model.classes.items())),
             model_version=model.name,
             kind=row.kind,
-            n_tasks=row["count"],
+            n_tasks=row.n_tasks,
+            last_rank=row.last_rank,
             created=created,
         )
         for row in rows
@@ -190,8 +193,11 @@ def _written(tasks: DataFrame, settings: ExportSettings, job: ManifestJob) -> li
     group = ("strategy", "vendor", "shard")
     rows = rows.repartition(*group).sortWithinPartitions(*group, "rank", "task_id")
     write = partial(manifest_file_batches, job=job)
-    files = rows.mapInArrow(write, from_arrow_schema(FILE_SCHEMA)).limit(MOST_FILES + 1).collect()
-    if len(files) > MOST_FILES:
+    last_rank = max(manifest.last_rank for manifest in job.manifests.values())
+    files: list[Row] = []
+    if last_rank <= MOST_FILES * settings.tasks_per_file:  # else names would not sort
+        files = rows.mapInArrow(write, from_arrow_schema(FILE_SCHEMA)).limit(MOST_FILES + 1).collect()
+    if not 0 < len(files) <= MOST_FILES:
         raise QuarryError(
             f"over {MOST_FILES:,} files: raise export.tasks_per_file ({settings.tasks_per_file:,}) or "
             f"export.mb_per_file ({settings.mb_per_file:g})"

@@ -167,6 +167,14 @@ def test_picked_boxes_of_an_image_share_a_task(run: Run, tmp_path: Path) -> None
     assert (row["tasks"], row["n_tasks"], row["n_images"], row["cost_s"]) == ("boxes", 2, 2, 219.0)
 
 
+def test_priorities_are_thirds_of_the_ranks_of_picks(run: Run, tmp_path: Path) -> None:
+    web = {"formats": ("scale",), "uri_prefix": "https://x.example"}
+    _export(run, tmp_path, strategies=("boxes",), **web)
+    lines = (tmp_path / "c1" / "boxes.scale" / "tasks-00001.jsonl").read_text().splitlines()
+    tasks = [json.loads(line) for line in lines]
+    assert [(task["metadata"]["rank"], task["priority"]) for task in tasks] == [(1, 30), (3, 10)]
+
+
 def test_images_without_pre_annotations(run: Run, tmp_path: Path) -> None:
     counts = _export(run, tmp_path, formats=("coco",), strategies=("hard:a",), pre_annotate_above=None)
     assert (counts["tasks"], counts["boxes"]) == (N_IMAGES, 0)

@@ -123,7 +123,7 @@ def _parameters(manifest: Manifest) -> dict[str, Any]:
 def _own_fields(
     task: LabelingTask, manifest: Manifest, hypothesis: dict[str, Any], sent: dict[str, str]
 ) -> dict[str, Any]:
-    third = -(-3 * task.rank // max(manifest.n_tasks, 1))
+    third = -(-3 * task.rank // manifest.last_rank)
     fields = {
         "unique_id": task.task_id,
         "attachment_type": "image",

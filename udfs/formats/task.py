@@ -99,7 +99,9 @@ class Manifest:
         classes: Class names in label order.
         model_version: Name of the model whose boxes are sent.
         kind: Of all its tasks.
-        n_tasks: In all files of the manifest; ranks can be read against it.
+        n_tasks: In all files of the manifest.
+        last_rank: Largest of all tasks: ranks are those of picks, of which a task may hold several, and
+            questions about boxes of one image share one.
         created: When the model was registered, ISO 8601, UTC.
     """
 
@@ -108,6 +110,7 @@ class Manifest:
     model_version: str
     kind: TaskKind = "image"
     n_tasks: int
+    last_rank: int
     created: str
 
 

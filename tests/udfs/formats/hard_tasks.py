@@ -34,6 +34,7 @@ def hard_manifest(kind: TaskKind = "image") -> Manifest:
         model_version="m1",
         kind=kind,
         n_tasks=len(hard_tasks(kind)),
+        last_rank=len(hard_tasks(kind)),
         created="2026-01-01T00:00:00Z",
     )
 

@@ -42,6 +42,7 @@ def manifest(kind: TaskKind = "image", classes: tuple[str, ...] = CLASSES) -> Ma
         model_version="m1",
         kind=kind,
         n_tasks=1,
+        last_rank=1,
         created="2026-11-21T00:00:00Z",
     )
 

@@ -24,7 +24,12 @@ NAMES = ["a/b/c/1.jpg", "a/b/d/1.jpg", "with space & 'quote\".jpg", "日本/ö.p
 
 def _manifest(classes: list[str]) -> Manifest:
     return Manifest(
-        name="c", classes=tuple(classes), model_version="m", n_tasks=1, created="2026-01-01T00:00:00Z"
+        name="c",
+        classes=tuple(classes),
+        model_version="m",
+        n_tasks=1,
+        last_rank=1,
+        created="2026-01-01T00:00:00Z",
     )
 
 

@@ -16,7 +16,12 @@ from udfs.formats.task import LabelingTask, Manifest, TaskBox, TaskKind
 
 CLASSES = ["car", 'a "b" & <c>', "日本"]
 MANIFEST = Manifest(
-    name="c", classes=tuple(CLASSES), model_version="m1", n_tasks=1, created="2026-01-01T00:00:00Z"
+    name="c",
+    classes=tuple(CLASSES),
+    model_version="m1",
+    n_tasks=1,
+    last_rank=1,
+    created="2026-01-01T00:00:00Z",
 )
 
 

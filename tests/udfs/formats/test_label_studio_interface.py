@@ -11,7 +11,12 @@ from udfs.formats.task import Manifest
 
 CLASSES = ("car", 'a "b" & <c>', "日本", "5 $")
 MANIFEST = Manifest(
-    name="cycle 1, hardest", classes=CLASSES, model_version="m", n_tasks=1234, created="2026-01-01T00:00:00Z"
+    name="cycle 1, hardest",
+    classes=CLASSES,
+    model_version="m",
+    n_tasks=1234,
+    last_rank=1234,
+    created="2026-01-01T00:00:00Z",
 )
 
 

@@ -28,6 +28,7 @@ def _sent(tasks: list[LabelingTask], kind: TaskKind = "image") -> list[dict[str,
         model_version="m",
         kind=kind,
         n_tasks=len(tasks),
+        last_rank=len(tasks),
         created="2026-01-01T00:00:00Z",
     )
     stream = io.StringIO()

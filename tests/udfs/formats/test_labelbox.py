@@ -46,7 +46,13 @@ def _box(label: str = "car", detection_id: str = "d") -> TaskBox:
 
 def _manifest(kind: TaskKind = "image") -> Manifest:
     return Manifest(
-        name="c1", classes=("car", "bus"), model_version="m", kind=kind, n_tasks=1, created="2026-01-01"
+        name="c1",
+        classes=("car", "bus"),
+        model_version="m",
+        kind=kind,
+        n_tasks=1,
+        last_rank=1,
+        created="2026-01-01",
     )
 
 

@@ -39,13 +39,14 @@ def _box(label: str = "car", detection_id: str = "d") -> TaskBox:
     return TaskBox(detection_id=detection_id, label_name=label, score=0.62, x1=10, y1=20, x2=40, y2=60)
 
 
-def _manifest(kind: TaskKind = "image", n_tasks: int = 1) -> Manifest:
+def _manifest(kind: TaskKind = "image", n_tasks: int = 1, last_rank: int = 1) -> Manifest:
     return Manifest(
         name="c1",
         classes=("car", "bus"),
         model_version="m",
         kind=kind,
         n_tasks=n_tasks,
+        last_rank=last_rank,
         created="2026-01-01",
     )
 
@@ -159,7 +160,8 @@ def test_a_question_without_one_answer_is_no_answer(attributes: dict[str, str], 
 
 def test_ranks_become_priorities_first_come_highest() -> None:
     tasks = [_task(rank=rank, task_id=str(rank)) for rank in range(1, 8)]
-    assert [body["priority"] for body in _bodies(tasks, _manifest(n_tasks=7))] == [30, 30, 20, 20, 10, 10, 10]
+    priorities = [body["priority"] for body in _bodies(tasks, _manifest(n_tasks=7, last_rank=7))]
+    assert priorities == [30, 30, 20, 20, 10, 10, 10]
     assert _bodies([_task()], _manifest())[0]["priority"] == 10
 
 
@@ -252,6 +254,20 @@ def test_hostile_answers_are_rejected_item_by_item() -> None:
         assert all(isinstance(item, (ReturnedImage, RejectedItem)) for item in items)
         n_images += sum(isinstance(item, ReturnedImage) for item in items)
     assert n_images > 1000
+
+
+def test_priorities_follow_ranks_of_picks_however_many_tasks_they_make() -> None:
+    """Of 9 picked boxes in 3 images, and of 12 questions about the boxes of 3 images."""
+    of_boxes = [_task(rank=rank, task_id=str(rank)) for rank in (1, 5, 8)]
+    manifest = _manifest("boxes", n_tasks=3, last_rank=8)
+    assert [body["priority"] for body in _bodies(of_boxes, manifest)] == [30, 20, 10]
+    asked = [
+        _task(_box(), kind="verify_box", rank=rank, task_id=f"{rank}/{number}")
+        for rank in (1, 2, 3)
+        for number in range(4)
+    ]
+    manifest = _manifest("verify_box", n_tasks=12, last_rank=3)
+    assert [body["priority"] for body in _bodies(asked, manifest)] == 4 * [30] + 4 * [20] + 4 * [10]
 
 
 def test_tasks_stream_one_by_one() -> None:
