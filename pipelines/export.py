@@ -14,7 +14,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from conf.acquisition_spec import PriceList
 from conf.errors import QuarryError
 from conf.export_settings import ExportSettings
-from pipelines.labeling_tasks import labeling_tasks
+from pipelines.labeling_tasks import boxes_to_show, has_something_to_show, tasks_to_send
 from pipelines.models import Model
 from pipelines.run import Run
 from pipelines.score_inputs import detections_of
@@ -59,7 +59,9 @@ def export_manifests(
     if settings.strategies:
         acquired = acquired.where(F.col("strategy").isin(*settings.strategies))
     _require_boxes_of_model(acquired, run, model)
-    tasks = labeling_tasks(acquired, run, model, settings, prices).persist(StorageLevel.DISK_ONLY)
+    shown = boxes_to_show(acquired, run, model, settings).persist(StorageLevel.DISK_ONLY)
+    tasks = tasks_to_send(shown, settings, prices)
+    _tell_left_out(shown, run)
     if is_question(settings.tasks):
         _require_boxes_to_ask_about(acquired, tasks, run, settings)
     folder = f"{(settings.folder or run.store.root + '/exports').rstrip('/')}/{cycle_id}"
@@ -86,7 +88,7 @@ def export_manifests(
             for key, name in names.items():
                 replace_folder(job.folders[key], f"{folder}/{name}")
     finally:
-        tasks.unpersist()
+        shown.unpersist()
         if staging != folder:
             remove_folder(staging)
     final = {key: f"{folder}/{name}" for key, name in names.items()}
@@ -156,6 +158,21 @@ def _manifests(
     }
 
 
+def _tell_left_out(shown: DataFrame, run: Run) -> None:
+    """Boxes of which nothing lies inside their image are not sent: whose fault it is, people should know."""
+    rows = shown.groupBy("strategy").agg(
+        F.sum("n_left_out").alias("n_boxes"),
+        F.count_if(~has_something_to_show()).alias("n_lost"),
+        F.count("*").alias("n_images"),
+    )
+    for row in rows.where("n_boxes > 0").orderBy("strategy").limit(MOST_STRATEGIES).collect():
+        what = f"strategy {row.strategy!r}: {row.n_boxes:,} boxes have no part inside their image"
+        if row.n_lost == row.n_images:
+            raise QuarryError(f"{what}, and there are no others to send; import its detections again")
+        of_images = f"; nothing is sent of {row.n_lost:,} images that have no other" if row.n_lost else ""
+        run.tell(f"{what} and are left out{of_images}")
+
+
 def _require_boxes_to_ask_about(
     acquired: DataFrame, tasks: DataFrame, run: Run, settings: ExportSettings
 ) -> None:
@@ -167,13 +184,14 @@ def _require_boxes_to_ask_about(
         if row.n_shown == 0:
             raise QuarryError(
                 f"strategy {row.strategy!r}: export.tasks {settings.tasks} asks about boxes, and of "
-                f"{row.n_picked:,} images none has a box at or above export.pre_annotate_above "
+                f"{row.n_picked:,} images none has a box inside it at or above export.pre_annotate_above "
                 f"({settings.pre_annotate_above}); lower it, or pick boxes"
             )
         if row.n_shown < row.n_picked:
             run.tell(
                 f"{row.strategy}: nothing to ask about {row.n_picked - row.n_shown:,} of {row.n_picked:,} "
-                f"images, without a box at or above export.pre_annotate_above ({settings.pre_annotate_above})"
+                f"images, without a box inside that was picked or reaches export.pre_annotate_above "
+                f"({settings.pre_annotate_above})"
             )
 
 

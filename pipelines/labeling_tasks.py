@@ -16,6 +16,8 @@ from udfs.formats.task import is_question
 BOX_FIELDS = ("detection_id", "label_name", "score", "x1", "y1", "x2", "y2")
 SECONDS_PER_HOUR = 3_600.0
 BOXES = "boxes"
+# Of a box cut to its image; no format rounds such a side to nothing.
+SMALLEST_SIDE_PX = 0.02
 
 
 def labeling_tasks(
@@ -25,7 +27,9 @@ def labeling_tasks(
 
     An image that was picked is one task, the same for every strategy, with the model's boxes at or above
     `pre_annotate_above` to start from. Where boxes were picked, those of an image are one task of the
-    strategy, which shows them and no others. A verification is a task for each of all these boxes.
+    strategy, which shows them and no others. A verification is a task for each of all these boxes. Boxes of
+    which nothing lies inside their image are left out, as nobody could answer for them, and so is a task that
+    would have nothing else to show.
 
     Args:
         acquired: Rows of `acquisition` of one cycle.
@@ -35,11 +39,28 @@ def labeling_tasks(
         prices: What a verification costs; whole tasks cost what their picks did.
 
     Returns:
+        As `tasks_to_send`.
+    """
+    return acquired.transform(boxes_to_show, run, model, settings).transform(tasks_to_send, settings, prices)
+
+
+def boxes_to_show(acquired: DataFrame, run: Run, model: Model, settings: ExportSettings) -> DataFrame:
+    """One row per strategy, kind (image or boxes) and image, with its boxes; what `tasks_to_send` takes.
+
+    Column n_left_out counts boxes that should be shown but have nothing inside their image.
+    """
+    return acquired.transform(_whole_images).transform(_with_boxes, run, model, settings)
+
+
+def tasks_to_send(shown: DataFrame, settings: ExportSettings, prices: PriceList) -> DataFrame:
+    """The tasks of `boxes_to_show`.
+
+    Returns:
         Columns strategy, kind (a `TaskKind`), task_id (the same in every export), image_id, uri, path, width,
         height (px), rank (of the best pick, from 1), score, cost_s, cost_money, boxes (structs of
         BOX_FIELDS).
     """
-    tasks = acquired.transform(_whole_images).transform(_with_boxes, run, model, settings)
+    tasks = shown.where(has_something_to_show())
     if is_question(settings.tasks):
         tasks = tasks.transform(_as_questions, settings.tasks, prices)
     return tasks.select(
@@ -47,6 +68,11 @@ def labeling_tasks(
         *("uri", "path", "width", "height"),
         *("rank", "score", "cost_s", "cost_money", "boxes"),
     )
+
+
+def has_something_to_show() -> Column:
+    """Whether a row of `boxes_to_show` makes a task."""
+    return (F.col("kind") != BOXES) | (F.size("boxes") > 0)
 
 
 def _whole_images(acquired: DataFrame) -> DataFrame:
@@ -86,14 +112,28 @@ def _with_boxes(tasks: DataFrame, run: Run, model: Model, settings: ExportSettin
     def fields(box: Column) -> Column:
         return F.struct(*(box[name].alias(name) for name in BOX_FIELDS))
 
-    return rows.withColumns(
+    rows = rows.withColumns(
         {
             "task_id": F.when(F.col("kind") == BOXES, boxes_task_id()).otherwise(image_task_id()),
             "width": F.coalesce("width", "seen_width"),
             "height": F.coalesce("height", "seen_height"),
-            "boxes": F.transform(F.filter("detections", is_shown), fields),
+            "wanted": F.transform(F.filter("detections", is_shown), fields),
         }
     )
+    rows = rows.withColumn("boxes", F.filter("wanted", _is_inside))
+    n_left_out = F.coalesce(F.size("wanted") - F.size("boxes"), F.lit(0))
+    return rows.withColumn("n_left_out", n_left_out).drop("wanted", "detections")
+
+
+def _is_inside(box: Column) -> Column:
+    """Whether a part of the box that can be seen lies inside its image; true where the size is unknown.
+
+    Detectors may find boxes without area; NaN is larger than any number and left for the writers to refuse.
+    """
+    width = F.least(box.x2, F.col("width")) - F.greatest(box.x1, F.lit(0.0))
+    height = F.least(box.y2, F.col("height")) - F.greatest(box.y1, F.lit(0.0))
+    is_large = (width >= SMALLEST_SIDE_PX) & (height >= SMALLEST_SIDE_PX)
+    return F.coalesce(is_large, F.lit(True))
 
 
 def image_task_id() -> Column:

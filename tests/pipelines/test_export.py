@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
@@ -173,6 +174,64 @@ def test_priorities_are_thirds_of_the_ranks_of_picks(run: Run, tmp_path: Path) -
     lines = (tmp_path / "c1" / "boxes.scale" / "tasks-00001.jsonl").read_text().splitlines()
     tasks = [json.loads(line) for line in lines]
     assert [(task["metadata"]["rank"], task["priority"]) for task in tasks] == [(1, 30), (3, 10)]
+
+
+ASKING = ("label_studio", "cvat", "ground_truth", "labelbox", "scale")
+
+
+def _with_unseen_boxes(run: Run) -> None:
+    """Image id-2 has a line, a box outside and one a hundredth px inside its image; `odd` picked these."""
+    unseen = [
+        ("line", 1, "car", 0.9, 30.0, 10.0, 30.0, 40.0, None, None),
+        ("outside", 1, "car", 0.9, 120.0, 10.0, 150.0, 40.0, None, None),
+        ("sliver", 1, "car", 0.9, 99.99, 10.0, 150.0, 40.0, None, None),
+    ]
+    changed = detections_row(image_id="id-2", model_id="m", detections=_boxes(2) + unseen, n_detections=5)
+    frame = run.store.session.createDataFrame([changed], spark_schema(DETECTIONS))
+    run.store.merge(DETECTIONS, frame.withColumn("ts", F.current_timestamp()))
+    picked = [("id-2", "line"), ("id-1", "d1-0"), ("id-2", "outside"), ("id-0", "d0-0"), ("id-2", "sliver")]
+    picks = [("odd", "box", k + 1, i, d, 73.0, 0.73) for k, (i, d) in enumerate(picked)]
+    frame = run.store.session.createDataFrame(
+        picks,
+        "strategy STRING, unit STRING, rank INT, image_id STRING, detection_id STRING, cost_s DOUBLE, "
+        "cost_money DOUBLE",
+    )
+    constants = {"cycle_id": F.lit("c1"), "score": F.lit(0.5), "settings_hash": F.lit("s")}
+    run.store.merge(ACQUISITION, in_schema(frame.withColumns(constants), ACQUISITION))
+
+
+def test_nobody_is_asked_about_a_box_that_cannot_be_seen(run: Run, tmp_path: Path) -> None:
+    _with_unseen_boxes(run)
+    told: list[str] = []
+    given = ExportSettings(
+        folder=str(tmp_path),
+        formats=ASKING,
+        tasks="verify_box",
+        strategies=("hard:a", "odd"),
+        uri_prefixes={"/lake": "s3://lake"},
+    )
+    export_manifests(Run(store=run.store, tell=told.append), "c1", MODEL, given, PRICES)
+    recorded = rows(run.store.root, "manifests")
+    assert {(row["vendor"], row["strategy"]): (row["n_tasks"], row["n_boxes"]) for row in recorded} == {
+        (vendor, strategy): (n, n) for vendor in ASKING for strategy, n in (("hard:a", N_IMAGES), ("odd", 2))
+    }
+    assert [line for line in told if "inside" in line and "left out" in line] == [
+        "strategy 'hard:a': 3 boxes have no part inside their image and are left out",
+        "strategy 'odd': 3 boxes have no part inside their image and are left out; "
+        "nothing is sent of 1 images that have no other",
+    ]
+
+
+def test_picked_boxes_that_cannot_be_seen_make_no_task(run: Run, tmp_path: Path) -> None:
+    _with_unseen_boxes(run)
+    counts = _export(run, tmp_path, formats=("label_studio",), strategies=("odd", "hard:a"))
+    assert (counts["tasks"], counts["boxes"]) == (2 + N_IMAGES, 2 + N_IMAGES)
+    tasks = _tasks(tmp_path / "c1" / "odd.label_studio")
+    assert [[box["id"] for box in task["predictions"][0]["result"]] for task in tasks] == [["d1-0"], ["d0-0"]]
+    path = DeltaTable(f"{run.store.root}/{ACQUISITION.name}")
+    path.delete("detection_id IN ('d1-0', 'd0-0', 'd0-1')")
+    with pytest.raises(QuarryError, match="'odd': 3 boxes have no part inside .* no others to send"):
+        _export(run, tmp_path, formats=("label_studio",), strategies=("odd",))
 
 
 def test_images_without_pre_annotations(run: Run, tmp_path: Path) -> None:
