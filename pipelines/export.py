@@ -22,8 +22,8 @@ from pipelines.tables import spark_schema, utc_timestamp
 from schemas.tables import ACQUISITION, MANIFESTS, MODELS
 from udfs.formats.registry import FORMATS
 from udfs.formats.task import Manifest, is_question
-from udfs.manifest_files import FILE_SCHEMA, ManifestJob, folder_names, manifest_file_batches
-from udfs.published_file import published, remove_folder, renames, replace_folder
+from udfs.manifest_files import FILE_SCHEMA, TASK_FILES, ManifestJob, folder_names, manifest_file_batches
+from udfs.published_file import published, remove_files, remove_folder, renames, replace_folder
 from udfs.sent_uris import SentUris
 
 MOST_STRATEGIES = 1_000
@@ -37,7 +37,8 @@ def export_manifests(
     """Writes a folder per strategy and format; the same selection gives the same bytes and rows.
 
     A folder is whole or absent, whenever the job is killed. On object stores, which cannot rename, its files
-    appear one by one: there the rows of `manifests`, written last, say that it is whole.
+    appear one by one, and then those of an earlier export go away: there the rows of `manifests`, written
+    last, say that it is whole.
 
     Args:
         run: The run.
@@ -81,9 +82,11 @@ def export_manifests(
     )
     try:
         files = _written(tasks, settings, job)
-        _require_all(manifests, settings.formats, files)
+        _require_all(manifests, settings.formats, files, is_staged=staging != folder)
         for (strategy, vendor), path in job.folders.items():
             _write_companions(path, FORMATS[vendor].companions(manifests[strategy]))
+            mine = {file.file_name for file in files if (file.strategy, file.vendor) == (strategy, vendor)}
+            remove_files(path, TASK_FILES, keep=mine)
         if staging != folder:
             for key, name in names.items():
                 replace_folder(job.folders[key], f"{folder}/{name}")
@@ -223,15 +226,18 @@ def _written(tasks: DataFrame, settings: ExportSettings, job: ManifestJob) -> li
     return sorted(files, key=lambda file: (file.strategy, file.vendor, file.file_name))
 
 
-def _require_all(manifests: Mapping[str, Manifest], vendors: Iterable[str], files: list[Row]) -> None:
-    """No task may be lost between the tables and the files, before anybody sees them."""
+def _require_all(
+    manifests: Mapping[str, Manifest], vendors: Iterable[str], files: list[Row], *, is_staged: bool
+) -> None:
+    """No task may be lost between the tables and the files, before anybody is told of them."""
+    state = "nothing was published" if is_staged else "files of this export are there: do not import them"
     for strategy, n_tasks in ((name, manifest.n_tasks) for name, manifest in manifests.items()):
         for vendor in vendors:
             found = sum(f.n_tasks for f in files if (f.strategy, f.vendor) == (strategy, vendor))
             if found != n_tasks:
                 raise QuarryError(
                     f"strategy {strategy!r}, format {vendor}: {found:,} tasks written, {n_tasks:,} acquired; "
-                    "nothing was published, run the export again"
+                    f"{state}, run the export again"
                 )
 
 

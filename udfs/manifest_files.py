@@ -32,6 +32,8 @@ FILE_SCHEMA = pa.schema(
 )
 # What a task and a box take at most in any format, beyond the texts they hold.
 TASK_BYTES, BOX_BYTES, ASCII_GROWTH = 1_500, 700, 6
+# Also of those that an earlier version or a task that was killed left behind.
+TASK_FILES = re.compile(r"tasks-[0-9]+(-[0-9]+)?\..+")
 _NOT_IN_FILE_NAMES = re.compile(r"[^\w.-]", re.ASCII)
 
 

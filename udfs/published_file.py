@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import shutil
 import tempfile
+import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
 
@@ -148,6 +150,36 @@ def replace_folder(staged: str, final: str) -> None:
         break
     for attempt in range(PUBLISH_TRIES):
         remove_folder(f"{staged}.{attempt}.old")
+
+
+def remove_files(uri: str, names: re.Pattern[str], *, keep: Container[str] = ()) -> None:
+    """Deletes the files right in a folder whose whole name matches, but for those to keep."""
+    filesystem, path = filesystem_and_path(uri)
+    for info in filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True)):
+        is_meant = names.fullmatch(info.base_name) and info.base_name not in keep
+        if is_meant and info.type == pafs.FileType.File:
+            filesystem.delete_file(info.path)
+
+
+def remove_abandoned(uri: str, names: re.Pattern[str], *, older_than_s: float) -> None:
+    """Deletes the folders right in a folder whose whole name matches and which nobody works on any more.
+
+    Args:
+        uri: The folder; it need not be there. On a file system that knows when files were changed.
+        names: Of the folders in it.
+        older_than_s: Neither the folder nor anything in it was changed in this time; in seconds.
+    """
+    filesystem, path = filesystem_and_path(uri)
+    for folder in filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True)):
+        if folder.type != pafs.FileType.Directory or not names.fullmatch(folder.base_name):
+            continue
+        inside = filesystem.get_file_info(
+            pafs.FileSelector(folder.path, recursive=True, allow_not_found=True)
+        )
+        newest = max(info.mtime_ns or 0 for info in [folder, *inside])
+        if time.time() - newest / 1e9 > older_than_s:
+            with suppress(FileNotFoundError):  # another job may clear up as well
+                filesystem.delete_dir(folder.path)
 
 
 def remove_folder(uri: str) -> None:

@@ -269,6 +269,28 @@ def test_a_failed_export_leaves_the_old_manifest_whole(
     assert _bytes(out) == before
 
 
+def test_where_folders_cannot_be_renamed_files_of_an_earlier_export_go_away(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "renames", lambda _: False)
+    given = {"strategies": ("hard:a",), "formats": ("label_studio",)}
+    _export(run, tmp_path, **given, tasks_per_file=3)
+    folder = tmp_path / "c1" / "hard-a.label_studio"
+    (folder / "tasks-00003-1.json").write_text("of an earlier version")
+    (folder / "labels.json").write_text("what somebody put there")
+    written = export._written
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "_written", lambda *given: written(*given)[:0])
+        with pytest.raises(QuarryError, match="are there: do not import them, run the export again"):
+            _export(run, tmp_path, **given)
+    assert len(list(folder.glob("tasks-*"))) == 4, "only an export that is whole clears up"
+    _export(run, tmp_path, **given)
+    assert [path.name for path in folder.glob("tasks-*")] == ["tasks-00001.json"]
+    assert [task["data"]["rank"] for task in _tasks(folder)] == list(range(1, N_IMAGES + 1))
+    assert (folder / "labels.json").is_file()
+    assert [row["path"] for row in rows(run.store.root, "manifests")] == [str(folder / "tasks-00001.json")]
+
+
 def test_secrets_reach_the_files_and_no_table(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

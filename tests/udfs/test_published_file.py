@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from conf.errors import QuarryError
 from udfs import published_file
-from udfs.published_file import file_sha256, move_file, published
+from udfs.published_file import file_sha256, move_file, published, remove_files
 
 
 class BucketLike:
@@ -85,6 +86,15 @@ def test_a_file_gets_another_name(folder: Path) -> None:
     assert _names(folder) == ["b.txt"] and (folder / "b.txt").read_text() == "x"
     with pytest.raises(QuarryError, match="cannot be moved"):
         move_file(str(folder / "a.txt"), str(folder / "c.txt"))
+
+
+def test_files_of_a_name_go_away_but_for_those_to_keep(tmp_path: Path) -> None:
+    for name in ("tasks-1.json", "tasks-2.json", "tasks-1.json.0a.part", "my tasks-1.json", "README.txt"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "tasks-3.json").mkdir()
+    remove_files(str(tmp_path), re.compile("tasks-[0-9].*"), keep={"tasks-2.json"})
+    assert _names(tmp_path) == ["README.txt", "my tasks-1.json", "tasks-2.json", "tasks-3.json"]
+    remove_files(str(tmp_path / "nowhere"), re.compile(".*"))
 
 
 @pytest.mark.parametrize("name", ["new folder/with %20/a.txt", "a.txt"])
