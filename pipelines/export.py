@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from functools import partial
@@ -23,12 +24,21 @@ from schemas.tables import ACQUISITION, MANIFESTS, MODELS
 from udfs.formats.registry import FORMATS
 from udfs.formats.task import Manifest, is_question
 from udfs.manifest_files import FILE_SCHEMA, TASK_FILES, ManifestJob, folder_names, manifest_file_batches
-from udfs.published_file import published, remove_files, remove_folder, renames, replace_folder
+from udfs.published_file import (
+    published,
+    remove_abandoned,
+    remove_files,
+    remove_folder,
+    renames,
+    replace_folder,
+)
 from udfs.sent_uris import SentUris
 
 MOST_STRATEGIES = 1_000
 MOST_FILES = 99_999
 BYTES_PER_MB = 1e6
+SECONDS_PER_DAY = 86_400.0
+STAGING_FOLDERS = re.compile(r"\.[0-9a-f]{12}")  # of runs, while they write
 
 
 def export_manifests(
@@ -67,6 +77,8 @@ def export_manifests(
         _require_boxes_to_ask_about(acquired, tasks, run, settings)
     folder = f"{(settings.folder or run.store.root + '/exports').rstrip('/')}/{cycle_id}"
     staging = f"{folder}/.{run.run_id}" if renames(folder) else folder
+    if staging != folder:
+        remove_abandoned(folder, STAGING_FOLDERS, older_than_s=SECONDS_PER_DAY)
     manifests = _manifests(tasks, run, cycle_id, model, settings)
     names: dict[tuple[str, str], str] = {
         (strategy, vendor): f"{name}.{vendor}"
@@ -96,6 +108,8 @@ def export_manifests(
             remove_folder(staging)
     final = {key: f"{folder}/{name}" for key, name in names.items()}
     _record(run, files, final, manifests, settings, cycle_id)
+    if not settings.strategies:
+        _remove_gone(run, cycle_id, folder, manifests)
     for (strategy, vendor), path in final.items():
         run.tell(f"{manifests[strategy].n_tasks:,} tasks for {FORMATS[vendor].tool}: {path}")
     return {
@@ -280,4 +294,18 @@ def _record(
     )
     gone = mine.join(frame, list(MANIFESTS.key), "left_anti")
     gone = gone.join(frame.select("strategy").distinct(), "strategy", "left_semi")
+    run.store.delete(MANIFESTS, gone.select(*MANIFESTS.key))
+
+
+def _remove_gone(run: Run, cycle_id: str, folder: str, manifests: Mapping[str, Manifest]) -> None:
+    """Folders and rows of strategies that the cycle once acquired by and has no picks of any more."""
+    gone = run.store.read(MANIFESTS).where(
+        (F.col("cycle_id") == cycle_id) & ~F.col("strategy").isin(*manifests)
+    )
+    place = F.regexp_replace("path", "/[^/]*$", "")
+    folders = gone.select("strategy", place.alias("place")).distinct().limit(MOST_STRATEGIES).collect()
+    for row in folders:
+        if row.place.rpartition("/")[0] == folder:
+            remove_folder(row.place)
+            run.tell(f"strategy {row.strategy!r} has no picks any more: removed {row.place}")
     run.store.delete(MANIFESTS, gone.select(*MANIFESTS.key))

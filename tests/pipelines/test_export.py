@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from datetime import datetime, timezone
@@ -289,6 +290,33 @@ def test_where_folders_cannot_be_renamed_files_of_an_earlier_export_go_away(
     assert [task["data"]["rank"] for task in _tasks(folder)] == list(range(1, N_IMAGES + 1))
     assert (folder / "labels.json").is_file()
     assert [row["path"] for row in rows(run.store.root, "manifests")] == [str(folder / "tasks-00001.json")]
+
+
+def test_what_nobody_acquires_by_any_more_goes_away(run: Run, tmp_path: Path) -> None:
+    _export(run, tmp_path, formats=("label_studio", "scale"), uri_prefix="https://x.example")
+    picks = DeltaTable(f"{run.store.root}/{ACQUISITION.name}")
+    picks.delete("strategy = 'boxes'")
+    _export(run, tmp_path, strategies=("hard:a",), formats=("label_studio",))
+    assert {row["strategy"] for row in rows(run.store.root, "manifests")} == {"boxes", "hard:a"}
+    _export(run, tmp_path, formats=("label_studio",))
+    recorded = rows(run.store.root, "manifests")
+    assert {(row["strategy"], row["vendor"]) for row in recorded} == {
+        ("hard:a", "label_studio"),
+        ("hard:a", "scale"),
+    }
+    assert {path.name for path in (tmp_path / "c1").iterdir()} == {"hard-a.label_studio", "hard-a.scale"}
+
+
+def test_what_a_killed_export_staged_is_removed_a_day_later(run: Run, tmp_path: Path) -> None:
+    abandoned, recent, other = (tmp_path / "c1" / name for name in (f".{'a' * 12}", f".{'b' * 12}", ".git"))
+    for folder in (abandoned, recent, other):
+        (folder / "hard-a.label_studio").mkdir(parents=True)
+        (folder / "hard-a.label_studio" / "tasks-00001.json").write_text("https://x.example/a.jpg?s=hush")
+    for path in (*abandoned.rglob("*"), abandoned, *other.rglob("*"), other):
+        os.utime(path, (time.time() - 90_000,) * 2)
+    _export(run, tmp_path, strategies=("hard:a",), formats=("label_studio",))
+    left = {path.name for path in (tmp_path / "c1").iterdir()}
+    assert left == {recent.name, other.name, "hard-a.label_studio"}
 
 
 def test_secrets_reach_the_files_and_no_table(

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 
 from conf.errors import QuarryError
 from udfs import published_file
-from udfs.published_file import file_sha256, move_file, published, remove_files
+from udfs.published_file import file_sha256, move_file, published, remove_abandoned, remove_files
 
 
 class BucketLike:
@@ -95,6 +97,23 @@ def test_files_of_a_name_go_away_but_for_those_to_keep(tmp_path: Path) -> None:
     remove_files(str(tmp_path), re.compile("tasks-[0-9].*"), keep={"tasks-2.json"})
     assert _names(tmp_path) == ["README.txt", "my tasks-1.json", "tasks-2.json", "tasks-3.json"]
     remove_files(str(tmp_path / "nowhere"), re.compile(".*"))
+
+
+@pytest.mark.parametrize(("changed", "goes"), [((), True), (("a/b.txt",), False), (("",), False)])
+def test_a_folder_that_nobody_works_on_goes_away(
+    tmp_path: Path, changed: tuple[str, ...], goes: bool
+) -> None:
+    (tmp_path / ".0a" / "a").mkdir(parents=True)
+    (tmp_path / ".0a" / "a" / "b.txt").write_text("x")
+    for path in (*(tmp_path / ".0a").rglob("*"), tmp_path / ".0a"):
+        os.utime(path, (time.time() - 100,) * 2)
+    for name in changed:
+        os.utime(tmp_path / ".0a" / name)
+    (tmp_path / ".0b").write_text("a file")
+    (tmp_path / "0c").mkdir()
+    remove_abandoned(str(tmp_path), re.compile(r"\.[0-9a-f]{2}"), older_than_s=50.0)
+    assert _names(tmp_path) == [*([] if goes else [".0a"]), ".0b", "0c"]
+    remove_abandoned(str(tmp_path / "nowhere"), re.compile(".*"), older_than_s=0.0)
 
 
 @pytest.mark.parametrize("name", ["new folder/with %20/a.txt", "a.txt"])
