@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from typing import IO, Any, TypeGuard
@@ -11,15 +12,27 @@ from udfs.formats.returned import NotThisFormat, RejectedItem
 LARGEST_PX = 1e9
 LARGEST_SIDE_PX = 2**31 - 1
 LONGEST_LINE_BYTES = 64 * 2**20
+LARGEST_DOCUMENT_BYTES = 8 * 2**30  # all of it is held in memory
 _BLANKS_AND_BOM = b" \t\r\n\xef\xbb\xbf"
 
 
 def json_document(stream: IO[bytes]) -> Any:
     """The value a JSON file holds.
 
+    Args:
+        stream: Seekable; it is read from where it stands, unless it is too large.
+
     Raises:
-        NotThisFormat: Not UTF-8, not JSON, or nested too deeply.
+        NotThisFormat: Not UTF-8, not JSON, nested too deeply, or larger than `LARGEST_DOCUMENT_BYTES`.
     """
+    start = stream.tell()
+    n_bytes = stream.seek(0, io.SEEK_END) - start
+    if n_bytes > LARGEST_DOCUMENT_BYTES:
+        raise NotThisFormat(
+            f"too large for one JSON value: expected at most {LARGEST_DOCUMENT_BYTES:,} bytes, got "
+            f"{n_bytes:,}; split the file, or export fewer images at a time"
+        )
+    stream.seek(start)
     return _parsed(stream.read())
 
 
