@@ -72,7 +72,7 @@ def export_manifests(
     _require_boxes_of_model(acquired, run, model)
     shown = boxes_to_show(acquired, run, model, settings).persist(StorageLevel.DISK_ONLY)
     tasks = tasks_to_send(shown, settings, prices)
-    _tell_left_out(shown, run)
+    n_lost = _tell_left_out(shown, run)
     if is_question(settings.tasks):
         _require_boxes_to_ask_about(acquired, tasks, run, settings)
     folder = f"{(settings.folder or run.store.root + '/exports').rstrip('/')}/{cycle_id}"
@@ -94,7 +94,8 @@ def export_manifests(
     )
     try:
         files = _written(tasks, settings, job)
-        _require_all(manifests, settings.formats, files, is_staged=staging != folder)
+        n_wanted = _n_wanted(acquired, manifests, n_lost, settings)
+        _require_all(n_wanted, settings.formats, files, is_staged=staging != folder)
         for (strategy, vendor), path in job.folders.items():
             _write_companions(path, FORMATS[vendor].companions(manifests[strategy]))
             mine = {file.file_name for file in files if (file.strategy, file.vendor) == (strategy, vendor)}
@@ -175,19 +176,22 @@ def _manifests(
     }
 
 
-def _tell_left_out(shown: DataFrame, run: Run) -> None:
-    """Boxes of which nothing lies inside their image are not sent: whose fault it is, people should know."""
+def _tell_left_out(shown: DataFrame, run: Run) -> dict[str, int]:
+    """Strategies of which images have nothing to show but boxes outside them, and how many these are."""
     rows = shown.groupBy("strategy").agg(
         F.sum("n_left_out").alias("n_boxes"),
         F.count_if(~has_something_to_show()).alias("n_lost"),
         F.count("*").alias("n_images"),
     )
+    n_lost: dict[str, int] = {}
     for row in rows.where("n_boxes > 0").orderBy("strategy").limit(MOST_STRATEGIES).collect():
         what = f"strategy {row.strategy!r}: {row.n_boxes:,} boxes have no part inside their image"
         if row.n_lost == row.n_images:
             raise QuarryError(f"{what}, and there are no others to send; import its detections again")
+        n_lost[row.strategy] = row.n_lost
         of_images = f"; nothing is sent of {row.n_lost:,} images that have no other" if row.n_lost else ""
         run.tell(f"{what} and are left out{of_images}")
+    return n_lost
 
 
 def _require_boxes_to_ask_about(
@@ -240,12 +244,29 @@ def _written(tasks: DataFrame, settings: ExportSettings, job: ManifestJob) -> li
     return sorted(files, key=lambda file: (file.strategy, file.vendor, file.file_name))
 
 
+def _n_wanted(
+    acquired: DataFrame,
+    manifests: Mapping[str, Manifest],
+    n_lost: Mapping[str, int],
+    settings: ExportSettings,
+) -> dict[str, int]:
+    """How many tasks each strategy should have: one an image it picked of, but for images that are left out.
+
+    How many questions there are depends on the boxes; there the tasks themselves are what should be in files.
+    """
+    if is_question(settings.tasks):
+        return {strategy: manifest.n_tasks for strategy, manifest in manifests.items()}
+    rows = acquired.groupBy("strategy").agg(F.count_distinct("image_id").alias("n_images"))
+    picked = rows.orderBy("strategy").limit(MOST_STRATEGIES).collect()
+    return {row.strategy: row.n_images - n_lost.get(row.strategy, 0) for row in picked}
+
+
 def _require_all(
-    manifests: Mapping[str, Manifest], vendors: Iterable[str], files: list[Row], *, is_staged: bool
+    n_wanted: Mapping[str, int], vendors: Iterable[str], files: list[Row], *, is_staged: bool
 ) -> None:
     """No task may be lost between the tables and the files, before anybody is told of them."""
     state = "nothing was published" if is_staged else "files of this export are there: do not import them"
-    for strategy, n_tasks in ((name, manifest.n_tasks) for name, manifest in manifests.items()):
+    for strategy, n_tasks in n_wanted.items():
         for vendor in vendors:
             found = sum(f.n_tasks for f in files if (f.strategy, f.vendor) == (strategy, vendor))
             if found != n_tasks:

@@ -270,6 +270,20 @@ def test_a_failed_export_leaves_the_old_manifest_whole(
     assert _bytes(out) == before
 
 
+@pytest.mark.parametrize("tasks", ["image", "verify_box"])
+def test_nothing_is_published_when_a_task_was_lost(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tasks: str
+) -> None:
+    name = "tasks_to_send" if tasks == "image" else "_written"
+    made = getattr(export, name)
+    lossy = (lambda *given: made(*given).where("rank <> 3")) if tasks == "image" else lambda *_: []
+    monkeypatch.setattr(export, name, lossy)
+    wanted = f"{N_IMAGES - 1 if tasks == 'image' else 0} tasks written, {N_IMAGES} acquired; nothing was pub"
+    with pytest.raises(QuarryError, match=wanted):
+        _export(run, tmp_path, strategies=("hard:a",), formats=("label_studio",), tasks=tasks)
+    assert not list(tmp_path.rglob("tasks-*")) and not Path(run.store.root, "manifests").exists()
+
+
 def test_where_folders_cannot_be_renamed_files_of_an_earlier_export_go_away(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
