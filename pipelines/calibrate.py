@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from conf.settings import CalibrationSettings, ScoreSettings
+from pipelines.local_frame import local_frame
 from pipelines.models import Model
 from pipelines.one_table import one_table
 from pipelines.reliability import detection_matches
@@ -62,7 +63,7 @@ def fitted_calibration(
     folds = truth.transform(image_folds, run.store.read(IMAGES), settings, seed)
     rows = folds.collect()  # at most max_images: fixed, and cheap to join again and again
     n_images = len(rows)
-    folds = run.store.session.createDataFrame(rows, folds.schema)
+    folds = local_frame(run.store.session, rows, folds.schema)
     if n_images < settings.min_images:
         run.tell(
             f"raw scores: {n_images:,} held-out labeled images, calibration.min_images is "

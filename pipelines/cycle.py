@@ -14,6 +14,7 @@ from conf.settings import NOT_KEPT, Settings, settings_hash
 from conf.strategy import scores_ranked_by
 from pipelines.cycle_stages import CLOSED, PLANNED, STAGE_NAMES, STAGES, STATES, Stage, StillOut
 from pipelines.detect import known_detector
+from pipelines.local_frame import local_frame
 from pipelines.models import Model, model_named
 from pipelines.quality import require_quality
 from pipelines.run import Run
@@ -200,7 +201,7 @@ def _save(
         "ended": None,
         "counts": counts,
     }
-    frame = run.store.session.createDataFrame([row], spark_schema(CYCLES))
+    frame = local_frame(run.store.session, [row], spark_schema(CYCLES))
     frame = frame.withColumn("started", F.coalesce("started", utc_timestamp(run.started_s)))
     if state == CLOSED:
         frame = frame.withColumn("ended", utc_timestamp(time.time()))

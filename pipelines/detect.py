@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from conf.settings import DetectorSettings, Settings
 from pipelines.detect_chunks import DetectChunks, DetectJob
+from pipelines.local_frame import local_frame
 from pipelines.pending_images import WORK_ORDER, out_of_date, pending_images
 from pipelines.quarantine import settle
 from pipelines.run import Run
@@ -109,5 +110,5 @@ def register_model(run: Run, card: DetectorCard, detector: DetectorSettings) -> 
         "settings": json.dumps(detector.model_dump(mode="json"), sort_keys=True),
         "created_ts": None,
     }
-    frame = run.store.session.createDataFrame([row], spark_schema(MODELS))
+    frame = local_frame(run.store.session, [row], spark_schema(MODELS))
     run.store.merge(MODELS, frame.withColumn("created_ts", utc_timestamp(run.started_s)), on_match="keep")

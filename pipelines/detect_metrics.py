@@ -5,6 +5,7 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from pipelines.local_frame import local_frame
 from pipelines.run import Run
 from pipelines.tables import spark_schema, sql_literal
 from schemas.tables import METRICS
@@ -101,7 +102,7 @@ class DetectMetrics:
             (cycle_id, model_id, metric, ALL_CLASSES, DETECT, value, None, None, self.images)
             for metric, value in self.values().items()
         ]
-        frame = run.store.session.createDataFrame(rows, spark_schema(METRICS))
+        frame = local_frame(run.store.session, rows, spark_schema(METRICS))
         key = {"cycle_id": cycle_id, "model_id": model_id, "method": DETECT}
         where = " AND ".join(f"{column} = {sql_literal(value)}" for column, value in key.items())
         run.store.replace(METRICS, frame, where=where)

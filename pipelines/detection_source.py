@@ -13,6 +13,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import ArrayType, DataType, IntegralType, NumericType, StringType, StructType
 
 from conf.errors import QuarryError
+from pipelines.local_frame import local_frame
 from udfs.coco_results import coco_result_batches
 from udfs.image_files import filesystem_and_path
 from udfs.imported_detections import FOUND_SCHEMA, table_batches
@@ -49,7 +50,7 @@ def found_detections(
                 "them with --images"
             )
         reader = partial(coco_result_batches, categories=categories, eta0=eta0)
-        return session.createDataFrame([(uri,)], "uri STRING").mapInArrow(reader, schema), True
+        return local_frame(session, [(uri,)], "uri STRING").mapInArrow(reader, schema), True
     try:
         frame = session.read.format(kind).load(uri)
     except Exception as error:

@@ -16,6 +16,7 @@ from conf.acquisition_spec import PriceList
 from conf.errors import QuarryError
 from conf.export_settings import ExportSettings
 from pipelines.labeling_tasks import boxes_to_show, has_something_to_show, tasks_to_send
+from pipelines.local_frame import local_frame
 from pipelines.models import Model
 from pipelines.run import Run
 from pipelines.score_inputs import detections_of
@@ -301,10 +302,7 @@ def _record(
         }
         for file in files
     ]
-    names = [column.name for column in MANIFESTS.columns]
-    frame = run.store.session.createDataFrame(
-        [tuple(row.get(name) for name in names) for row in rows], spark_schema(MANIFESTS)
-    )
+    frame = local_frame(run.store.session, rows, spark_schema(MANIFESTS))
     frame = frame.withColumn("ts", utc_timestamp(run.started_s))
     changed = " OR ".join(
         f"NOT (t.{name} <=> s.{name})" for name in ("sha256", "tasks", "cost_s", "cost_money")

@@ -24,6 +24,7 @@ from pipelines.imported_images import (
     require_unique,
     with_identity,
 )
+from pipelines.local_frame import local_frame
 from pipelines.quarantine import IMPORT_STAGE, record_outcomes, settle
 from pipelines.run import Run
 from pipelines.tables import spark_schema, utc_timestamp
@@ -140,7 +141,7 @@ def _write(
         "settings": json.dumps({"eta0": request.eta0, "classes": model.targets}),
         "created_ts": None,
     }
-    models = run.store.session.createDataFrame([row], spark_schema(MODELS)).withColumn("created_ts", now)
+    models = local_frame(run.store.session, [row], spark_schema(MODELS)).withColumn("created_ts", now)
     new = images.where("is_new").transform(image_rows, request.dataset, run)
     run.store.merge(IMAGES, new, on_match="keep")
     # The time of its first import stays, which says which model is the latest.

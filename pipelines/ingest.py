@@ -12,6 +12,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from conf.errors import QuarryError
 from conf.settings import LakeSettings
+from pipelines.local_frame import local_frame
 from pipelines.quarantine import record_outcomes, settle, unreached
 from pipelines.run import Run
 from pipelines.tables import utc_timestamp
@@ -82,7 +83,7 @@ def walked(session: SparkSession, lake: LakeSettings) -> DataFrame:
     if lake.uri is None:
         raise QuarryError("lake.uri is not set: give the root folder of the images with --set lake.uri=...")
     folders = lake_folders(lake.uri, at_least=FOLDERS_PER_LISTING)
-    frame = session.createDataFrame(folders, "folder STRING, recursive BOOLEAN")
+    frame = local_frame(session, folders, "folder STRING, recursive BOOLEAN")
     listing = partial(list_batches, root_uri=lake.uri, extensions=lake.extensions)
     return frame.repartition(min(len(folders), FOLDERS_PER_LISTING)).mapInArrow(
         listing, from_arrow_schema(LISTING_SCHEMA)

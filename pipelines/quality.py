@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 
 from conf.errors import QuarryError
 from conf.settings import QualitySettings, Settings
+from pipelines.local_frame import local_frame
 from pipelines.quality_rows import Gate, suite_rows
 from pipelines.run import Run
 from pipelines.tables import spark_schema, sql_literal, utc_timestamp
@@ -209,7 +210,7 @@ def _verdicts(session: SparkSession, totals: Mapping[tuple[str, str], _Total]) -
     context.variables.progress_bars = {"globally": False}
     asset = context.data_sources.add_spark("quarry", persist=False).add_dataframe_asset("failing_rows")
     batch = asset.add_batch_definition_whole_dataframe("gate").get_batch(
-        {"dataframe": session.createDataFrame([counts], schema)}
+        {"dataframe": local_frame(session, [tuple(counts)], schema)}
     )
     expected = [
         gx.expectations.ExpectColumnMaxToBeBetween(column=column, max_value=0) for column in columns.values()
@@ -249,7 +250,7 @@ def _record(gate: Gate, stage: str, findings: Sequence[Finding]) -> None:
         + (f.observed, f.n_unexpected, list(f.examples), None)
         for f in findings
     ]
-    frame = gate.run.store.session.createDataFrame(values, spark_schema(QUALITY))
+    frame = local_frame(gate.run.store.session, values, spark_schema(QUALITY))
     frame = frame.withColumn("ts", utc_timestamp(gate.run.started_s))
     where = f"cycle_id = {sql_literal(gate.cycle_id)} AND stage = {sql_literal(stage)}"
     gate.run.store.replace(QUALITY, frame, where=where)

@@ -10,6 +10,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from conf.settings import DetectorSettings
 from pipelines.hardness_rows import BASELINE
+from pipelines.local_frame import local_frame
 from pipelines.report_queries import case_image, first_images
 from pipelines.report_source import ReportSource
 from schemas.tables import IMAGES, MODELS
@@ -31,7 +32,7 @@ def heat_maps(source: ReportSource) -> HeatMaps | None:
     if detector is None:
         return None
     session = source.run.store.session
-    wanted = session.createDataFrame([(row.image_id, row.uri) for row in rows], "image_id STRING, uri STRING")
+    wanted = local_frame(session, [(row.image_id, row.uri) for row in rows], "image_id STRING, uri STRING")
     draw = partial(
         heat_map_batches,
         detector=detector,

@@ -10,6 +10,7 @@ from pyspark.sql import Column, DataFrame, Row, Window
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
+from pipelines.local_frame import local_frame
 from pipelines.report_source import ReportSource
 from pipelines.score_inputs import detections_of
 from schemas.tables import GROUND_TRUTH, IMAGES
@@ -102,7 +103,7 @@ def picture_rows(source: ReportSource, image_ids: Iterable[str]) -> list[Row]:
     shown = [(image_id,) for image_id in sorted(image_ids)]
     if not shown:  # perhaps nothing was detected yet
         return []
-    wanted = store.session.createDataFrame(shown, "image_id STRING")
+    wanted = local_frame(store.session, shown, "image_id STRING")
     detections = detections_of(source.run, source.model)
     rows = wanted.join(store.read(IMAGES).select("image_id", "uri"), "image_id")
     rows = rows.join(detections.select("image_id", "detections"), "image_id")

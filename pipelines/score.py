@@ -24,6 +24,7 @@ from pipelines.hardness_rows import (
     up_to_date,
     without_hardness,
 )
+from pipelines.local_frame import local_frame
 from pipelines.models import Model, model_named
 from pipelines.pixel_hardness import score_pixels
 from pipelines.run import Run
@@ -141,7 +142,7 @@ def calibrated_plans(
         fitted = fitted_calibration(run, model, settings, calibration, seed)
     if fitted is None:  # rows of an earlier fit would go on as if it held
         keys = [(model.model_id, method) for method in (CALIBRATED, f"{CALIBRATED}_mc")]
-        run.store.delete(HARDNESS, run.store.session.createDataFrame(keys, "model_id STRING, method STRING"))
+        run.store.delete(HARDNESS, local_frame(run.store.session, keys, "model_id STRING, method STRING"))
         return []
     return [
         ScorePlan(

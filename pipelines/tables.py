@@ -26,6 +26,7 @@ from tenacity import (
 )
 
 from conf.errors import QuarryError
+from pipelines.local_frame import local_frame
 from schemas.table import Table
 from schemas.tables import TABLES
 
@@ -96,7 +97,7 @@ class TableStore:
                 drops what it persisted of a table as soon as that table is written.
         """
         if not self.exists(table):
-            return self.session.createDataFrame([], spark_schema(table))
+            return local_frame(self.session, [], spark_schema(table))
         reader = self.session.read.format("delta")
         if pinned:
             reader = reader.option("versionAsOf", self.version(table))
@@ -231,7 +232,7 @@ class TableStore:
         wanted = spark_schema(table)
         found = self.read(table).schema
         if any(f.name not in found.names or f.dataType != found[f.name].dataType for f in wanted):
-            none = self.session.createDataFrame([], wanted).write.format("delta").mode("append")
+            none = local_frame(self.session, [], wanted).write.format("delta").mode("append")
             self._commit(lambda: none.option("mergeSchema", True).save(self.path(table)))
 
     def _target(self, table: Table) -> DeltaTable:
