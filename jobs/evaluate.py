@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from conf.errors import QuarryError
@@ -36,7 +37,8 @@ def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
     evaluate(run, args.cycle, model, settings.score, settings.evaluate, settings.seed)
     show_evaluation(run, args.cycle, model.model_id, settings.score)
     if args.pictures is not None:
-        n_files = write_pictures(ReportSource(run, args.cycle, model, settings), args.pictures)
+        with closing(ReportSource(run, args.cycle, model, settings)) as source:
+            n_files = write_pictures(source, args.pictures)
         run.tell(f"\n{n_files} pictures in {args.pictures}")
 
 

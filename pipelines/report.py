@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from typing import Any
 
 from pyspark.sql import functions as F
@@ -52,9 +53,8 @@ def write_report(run: Run, cycle_id: str, model: Model, settings: Settings) -> s
         QuarryError: No row of any table belongs to such a cycle, but to others.
     """
     require_known_cycle(run, cycle_id)
-    source = ReportSource(run, cycle_id, model, settings)
     path = settings.report.path or f"{run.store.root.rstrip('/')}/reports/{cycle_id}.html"
-    with published(path) as stream:
+    with closing(ReportSource(run, cycle_id, model, settings)) as source, published(path) as stream:
         stream.write(render_report(cycle_report(source)))
     return path
 

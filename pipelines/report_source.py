@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
+from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -15,7 +17,7 @@ from schemas.tables import HARDNESS, IMAGES
 
 @dataclass(frozen=True)
 class ReportSource:
-    """The tables of a run, seen for one cycle and model."""
+    """The tables of a run, seen for one cycle and model; closed when the report is made."""
 
     run: Run
     cycle_id: str
@@ -27,13 +29,22 @@ class ReportSource:
         """The model's rows of `hardness`."""
         return self.run.store.read(HARDNESS).where(F.col("model_id") == self.model.model_id)
 
-    @property
+    @cached_property
     def estimates(self) -> DataFrame:
-        """Score sampling of the settings' queries, with the true hardness and path beside it."""
+        """Score sampling of the settings' queries, with the true hardness and path beside it.
+
+        Most parts of a report begin with them: they are joined once and kept on the executors' disks.
+        """
         rows = self.hardness.where(F.col("query").isin(*self.settings.score.queries))
         truth = rows.where("method = 'ground_truth'").select(
             "image_id", "query", F.col("hardness").alias("truth")
         )
         images = self.run.store.read(IMAGES).select("image_id", "path")
         estimated = rows.where(F.col("method") == self.settings.score.estimator)
-        return estimated.join(truth, ["image_id", "query"], "left").join(images, "image_id")
+        rows = estimated.join(truth, ["image_id", "query"], "left").join(images, "image_id")
+        return rows.persist(StorageLevel.DISK_ONLY)
+
+    def close(self) -> None:
+        """Frees the disks."""
+        if "estimates" in vars(self):
+            self.estimates.unpersist()
