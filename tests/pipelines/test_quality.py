@@ -33,16 +33,19 @@ EXPECTATIONS = [(suite, expectation) for suite in SUITES for expectation in suit
 def findings(session: SparkSession) -> dict[tuple[str, str], Finding]:
     """What all suites come to on their samples, in one gate."""
     # Compiling hundreds of columns for a few rows each takes longer than to interpret them.
-    session.conf.set("spark.sql.codegen.wholeStage", "false")
-    session.conf.set("spark.sql.codegen.factoryMode", "NO_CODEGEN")
+    interpreted = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+    before = {name: session.conf.get(name) for name in interpreted}
+    for name, value in interpreted.items():
+        session.conf.set(name, value)
     judged = {}
     for suite in SUITES:
         sample = SAMPLES[suite.name]
         frame = session.createDataFrame(list(sample.rows()), sample.schema)
         judged[suite] = judged_rows(frame, suite).localCheckpoint()
     listed = found(judged, QualitySettings())
-    session.conf.unset("spark.sql.codegen.wholeStage")
-    session.conf.unset("spark.sql.codegen.factoryMode")
+    # Not `unset`, which would forget what the session was started with.
+    for name, value in before.items():
+        session.conf.set(name, value)
     return {(s.name, e.name): finding for (s, e), finding in zip(EXPECTATIONS, listed, strict=True)}
 
 
