@@ -14,6 +14,7 @@ from conf.settings import SampleLakeSettings, Settings
 from schemas.tables import DETECTIONS
 
 CYCLE = "test-cycle"
+STOPPED_BEFORE_SCORE = "tables-before-score"
 SMALL_LAKE = SampleLakeSettings(
     images=72,
     seed=5,
