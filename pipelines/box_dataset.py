@@ -26,6 +26,8 @@ def box_dataset(
 ) -> DataFrame:
     """One row per predicted box: the detection, its image, and its `status`.
 
+    Detectors give a detection for each class of a proposal. Of those that are the same object (IoU >= 0.5)
+    only the best scored is a box here, equal scores by detection_id: its score is P (section 3.3).
     A box is `labeled` or `background` when it overlaps such a box of `ground_truth` by IoU >= 0.5, or when
     its image is completely labeled for training (there a box that meets no object is background); `noisy`
     when its image has labels but not of this box: it stays eligible; else `unlabeled`.
@@ -51,13 +53,23 @@ def box_dataset(
     # Images meet their labels before they become boxes: there are fewer of them.
     seen = detections_of(run, model).select("image_id", "detections")
     seen = seen.join(truth, "image_id", "inner" if only_partly_labeled else "left")
-    boxes = seen.withColumn("d", F.explode("detections")).drop("detections")
-    boxes = boxes.where(F.col("d.score") >= threshold)
+    found = F.filter("detections", lambda d: d["score"] >= threshold)
+    boxes = seen.withColumn("d", F.explode(_one_box_per_object(found))).drop("detections")
     is_sent = F.lit(False)
     if sent is not None:
         boxes = boxes.join(sent.withColumnRenamed("boxes", "sent_boxes"), "image_id", "left")
         is_sent = F.coalesce(F.exists("sent_boxes", lambda box: same_object(box, F.col("d"))), F.lit(False))
     return boxes.select("image_id", _status().alias("status"), is_sent.alias("sent"), "d.*")
+
+
+def _one_box_per_object(detections: Column) -> Column:
+    """The detections, best first, that are not the same object as a better one that stays."""
+    keyed = F.transform(detections, lambda d: F.struct(-d["score"], d["detection_id"], d.alias("d")))
+    return F.aggregate(
+        F.transform(F.array_sort(keyed), lambda row: row["d"]),
+        F.slice(detections, 1, 0),
+        lambda stay, d: F.when(meets_any(d, stay), stay).otherwise(F.array_append(stay, d)),
+    )
 
 
 def _status() -> Column:
@@ -96,10 +108,10 @@ def same_object(a: Column, b: Column) -> Column:
     """Whether two boxes (structs with x1, y1, x2, y2) overlap by IoU >= 0.5."""
     width = F.least(a["x2"], b["x2"]) - F.greatest(a["x1"], b["x1"])
     height = F.least(a["y2"], b["y2"]) - F.greatest(a["y1"], b["y1"])
-    shared = F.greatest(width, F.lit(0.0)) * F.greatest(height, F.lit(0.0))
+    shared = width * height
     united = _area(a) + _area(b) - shared
-    # IoU >= t without a division, which boxes without area would not survive.
-    return (shared > 0) & (shared >= SAME_OBJECT_IOU * united)
+    # IoU >= t without a division, which boxes without area would not survive; most pairs end at the width.
+    return (width > 0) & (height > 0) & (shared >= SAME_OBJECT_IOU * united)
 
 
 def meets_any(box: Column, others: Column) -> Column:

@@ -1,0 +1,108 @@
+"""What may be picked of a made-up lake, row by row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from conf.settings import AcquireSettings
+from pipelines.box_dataset import box_dataset
+from pipelines.models import Model
+from pipelines.pool import box_pool
+from pipelines.run import Run
+from pipelines.tables import TableStore, in_schema, spark_schema
+from schemas.table import Table
+from schemas.tables import DETECTIONS, GROUND_TRUTH, IMAGES, TRUTH_BOX_DDL
+from tests.small_lake import detections_row
+
+MODEL = Model(model_id="m", name="street", classes={1: "car", 2: "truck"}, head="softmax")
+# Name, score, left side: of boxes of 20 x 20 px, those 5 px apart share 0.6 of their union, 10 px apart 0.33.
+Boxes = list[tuple[str, float, float]]
+
+
+class Lake:
+    """Tables of a few images."""
+
+    def __init__(self, session: SparkSession, root: Path) -> None:
+        self.told: list[str] = []
+        self.run = Run(store=TableStore(session, str(root)), tell=self.told.append)
+
+    def write(self, table: Table, given: list[dict[str, Any]], ddl: str, *times: str) -> None:
+        """Rows of a table; what the DDL does not name is null, and `times` are now."""
+        frame = self.run.store.session.createDataFrame(given, ddl)
+        frame = frame.withColumns({name: F.current_timestamp() for name in times})
+        self.run.store.merge(table, in_schema(frame, table))
+
+    def detect(self, found: dict[str, Boxes], **columns: Any) -> None:
+        """Images and what the model found in them; a name's first word is its class, features are places."""
+        places = {"partitions": {}, "dataset": "d", **columns}
+        images = [{"image_id": i, "uri": i, "path": i, **places} for i in found]
+        names = (
+            "image_id STRING, uri STRING, path STRING, dataset STRING, partitions MAP<STRING, STRING>, "
+            "sequence_id STRING, frame_index INT"
+        )
+        self.write(IMAGES, images, names, "ingest_ts")
+        seen = [
+            detections_row(
+                image_id=image,
+                model_id="m",
+                detections=[_box(*box) for box in boxes],
+                n_detections=len(boxes),
+            )
+            for image, boxes in found.items()
+        ]
+        self.write(DETECTIONS, seen, spark_schema(DETECTIONS).simpleString()[7:-1], "ts")
+
+    def label(
+        self, image: str, *boxes: tuple[str, float], complete: bool = False, split: str = "train"
+    ) -> None:
+        """Status and left side of an image's labels."""
+        of_box = {"label": 1, "label_name": "car", "y1": 0.0, "y2": 20.0, "iscrowd": False, "source": "test"}
+        labels = [of_box | {"status": status, "x1": x1, "x2": x1 + 20} for status, x1 in boxes]
+        row = {"image_id": image, "boxes": labels, "complete": complete, "split": "train", "cycle_id": "l"}
+        ddl = (
+            f"image_id STRING, boxes ARRAY<{TRUTH_BOX_DDL}>, complete BOOLEAN, split STRING, cycle_id STRING"
+        )
+        self.write(GROUND_TRUTH, [row], ddl, "ts")
+
+
+def _box(name: str, score: float, x1: float) -> tuple[Any, ...]:
+    return (name, 1, name.split()[0], score, x1, 0.0, x1 + 20, 20.0, None, [x1])
+
+
+@pytest.fixture
+def lake(session: SparkSession, tmp_path: Path) -> Lake:
+    """No images yet."""
+    return Lake(session, tmp_path)
+
+
+def column(rows: DataFrame, name: str) -> list[Any]:
+    """A column's values in order."""
+    return sorted(row[name] for row in rows.select(name).collect())
+
+
+def test_detections_of_one_object_are_one_box_the_best_scored(lake: Lake) -> None:
+    lake.detect(
+        {
+            # One proposal, two classes; the third is the same object as the second only; then equal scores.
+            "a": [("car 1", 0.9, 0.0), ("truck 1", 0.06, 0.0)],
+            "b": [("car 2", 0.9, 0.0), ("truck 2", 0.8, 5.0), ("car 3", 0.7, 10.0)],
+            "c": [("truck 4", 0.5, 0.0), ("car 4", 0.5, 1.0)],
+            "d": [("car 5", 0.5, 0.0), ("car 6", 0.04, 0.0), ("car 7", 0.5, 40.0)],
+            "e": [],
+        }
+    )
+    pool = box_pool(lake.run, "c", MODEL, AcquireSettings(box_threshold=0.05), None)
+    expected = ["car 1", "car 2", "car 3", "car 4", "car 5", "car 7"]
+    assert column(pool, "detection_id") == expected
+    assert column(pool, "uncertainty") == pytest.approx([0.1, 0.1, 0.3, 0.5, 0.5, 0.5])
+    lake.label("b", ("labeled", 10.0))
+    noisy = box_dataset(lake.run, MODEL, 0.05, only_partly_labeled=True)
+    assert {(row.detection_id, row.status) for row in noisy.collect()} == {
+        ("car 2", "noisy"),
+        ("car 3", "labeled"),
+    }
