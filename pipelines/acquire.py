@@ -23,6 +23,7 @@ from pipelines.budget import (
 )
 from pipelines.candidate_search import picks_and_near_misses
 from pipelines.candidates import Ranking
+from pipelines.coverage import tell_coverage, write_coverage
 from pipelines.models import Model
 from pipelines.place_check import require_places
 from pipelines.pool import box_pool, image_pool
@@ -80,9 +81,9 @@ def acquire(
         picks_and_near_misses(strategy, pool.rows, pool.budget, ranking)
         for strategy, pool in zip(chosen, priced_pools, strict=True)
     ]
-    counts = {s.name: o.where("picked").count() for s, o in zip(chosen, outcomes, strict=True)}
+    counts = {s.name: o.rows.where("picked").count() for s, o in zip(chosen, outcomes, strict=True)}
     digest = settings_hash(settings, seed, ranking.method, model.model_id)
-    rows = reduce(DataFrame.unionByName, outcomes)
+    rows = reduce(DataFrame.unionByName, [outcome.rows for outcome in outcomes])
     rows = rows.withColumns({"cycle_id": F.lit(cycle_id), "settings_hash": F.lit(digest)})
     where = f"cycle_id = {sql_literal(cycle_id)}"
     if not replace_exported:
@@ -91,8 +92,12 @@ def acquire(
     if settings.near_misses or not run.store.read(NEAR_MISSES).where(where).isEmpty():
         run.store.replace(NEAR_MISSES, rows.where("NOT picked"), where=where)
     run.store.replace(ACQUISITION, rows.where("picked"), where=where)
+    reached = [one for outcome in outcomes for one in outcome.coverage]
+    write_coverage(run, cycle_id, model.model_id, reached)
+    for one in reached:
+        tell_coverage(run, one)
     for outcome in outcomes:
-        outcome.unpersist()
+        outcome.rows.unpersist()
     return counts
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, Row
@@ -13,6 +14,7 @@ from pyspark.sql import functions as F
 from conf.strategy import Strategy
 from pipelines.budget import Budget
 from pipelines.candidates import Part, Ranking, Reach, best_blocked, best_candidates, scored_pool
+from pipelines.coverage import Coverage, Spread, coverage
 from pipelines.known_duplicates import (
     KnownPictures,
     comparable,
@@ -33,9 +35,20 @@ MOST_CANDIDATES = 2_000_000
 MOST_VALUES = 2**28
 
 
-def picks_and_near_misses(strategy: Strategy, pool: DataFrame, budget: Budget, ranking: Ranking) -> DataFrame:
-    """What a strategy picks and nearly picked: columns of `acquisition` but cycle_id and settings_hash, and
-    `picked`. It is persisted, all else is released.
+class Outcome(NamedTuple):
+    """What a strategy picks and nearly picked.
+
+    Attributes:
+        rows: Columns of `acquisition` but cycle_id and settings_hash, and `picked`; persisted.
+        coverage: What the picks of its k-center parts reach.
+    """
+
+    rows: DataFrame
+    coverage: tuple[Coverage, ...]
+
+
+def picks_and_near_misses(strategy: Strategy, pool: DataFrame, budget: Budget, ranking: Ranking) -> Outcome:
+    """What a strategy picks and nearly picked; all that it was made of is released.
 
     Args:
         strategy: The strategy.
@@ -60,11 +73,13 @@ class _Shortlist:
         rows: CANDIDATE_COLUMNS.
         reach: How many were asked for.
         cut: The groups, None for the best of all, that had as many: there may be more.
+        spread: What k-center did to find the best of all.
     """
 
     rows: DataFrame
     reach: Reach
     cut: frozenset[str | None]
+    spread: Spread | None
 
 
 class _Search:
@@ -85,7 +100,7 @@ class _Search:
             for _, part in strategy.ranked_parts
         ]
 
-    def outcome(self) -> DataFrame:
+    def outcome(self) -> Outcome:
         """Picks of the first pass that more candidates would not change, or of the last that is allowed."""
         lists = [self._shortlist(part, self._first_reach(part)) for part in self._parts]
         while True:
@@ -105,7 +120,26 @@ class _Search:
         rows = rows.withColumns({name: F.lit(value) for name, value in names.items()})
         rows = rows.persist(StorageLevel.DISK_ONLY)
         rows.count()  # all are kept before what they were made of is released
-        return rows
+        return Outcome(rows=rows, coverage=self._coverage(lists, rows))
+
+    def _coverage(self, lists: Sequence[_Shortlist], rows: DataFrame) -> tuple[Coverage, ...]:
+        settings, found = self._ranking.settings, []
+        for part, shortlist in zip(self._parts, lists, strict=True):
+            if shortlist.spread is None:
+                continue
+            name, mine = self._strategy.name, part.strategy.name
+            picked = rows.where("picked").where(F.col("part") == mine)
+            found.append(
+                coverage(
+                    f"{name}/{mine}" if self._strategy.parts else name,
+                    shortlist.spread,
+                    picked.select(F.col(part.strategy.key).alias("id")),
+                    seed=self._ranking.seed,
+                    max_rows_per_task=settings.k_center_rows,
+                    device=settings.device,
+                )
+            )
+        return tuple(one for one in found if one is not None)
 
     def _keep(self, rows: DataFrame) -> DataFrame:
         kept = rows.persist(StorageLevel.DISK_ONLY)
@@ -153,7 +187,7 @@ class _Search:
     def _shortlist(self, part: Part, reach: Reach) -> _Shortlist:
         """The candidates within reach, each once, with what bars those that look like a known picture."""
         key, spec = part.strategy.key, self._strategy.spec.near_duplicates
-        rows = best_candidates(part, self._ranking, reach, self._kept)
+        rows, spread = best_candidates(part, self._ranking, reach, self._kept)
         if spec is not None and compared_by(spec) == "feature":
             rows = rows.join(part.features, key)
         else:
@@ -169,6 +203,7 @@ class _Search:
             rows=self._with_likeness(part, rows.withColumn("extra", F.col("of_group").isNotNull()), counts),
             reach=reach,
             cut=frozenset(name for name, most in limits.items() if counts.get(name, 0) >= most),
+            spread=spread,
         )
 
     def _with_likeness(self, part: Part, rows: DataFrame, counts: Mapping[str | None, int]) -> DataFrame:

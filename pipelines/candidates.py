@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from conf.acquisition_spec import RANDOM, UNCERTAINTY, TemporalSpec
 from conf.settings import AcquireSettings, ScoreSettings
 from conf.strategy import Strategy
+from pipelines.coverage import Spread
 from pipelines.k_center import k_center
 from pipelines.models import Model
 from pipelines.pool import earlier_frames, known_features
@@ -134,7 +135,9 @@ def scored_pool(pool: DataFrame, strategy: Strategy, ranking: Ranking) -> DataFr
     return rows.select(*SCORED_COLUMNS)
 
 
-def best_candidates(part: Part, ranking: Ranking, reach: Reach, kept: ExitStack) -> DataFrame:
+def best_candidates(
+    part: Part, ranking: Ranking, reach: Reach, kept: ExitStack
+) -> tuple[DataFrame, Spread | None]:
     """The first candidates in the order a part picks, and the first of groups that have a minimum.
 
     Args:
@@ -145,20 +148,21 @@ def best_candidates(part: Part, ranking: Ranking, reach: Reach, kept: ExitStack)
 
     Returns:
         SCORED_COLUMNS, merit (larger is picked first) and of_group: null for the best of all, else the group
-        they are the best of. A row may be in both.
+        they are the best of. A row may be in both. And what k-center did to find the best of all.
     """
     free = part.scored.where("blocked_by_rule IS NULL")
 
-    def best(rows: DataFrame, units: int, most: int) -> DataFrame:
+    def best(rows: DataFrame, units: int, most: int) -> tuple[DataFrame, Spread | None]:
         if part.strategy.spec.k_center is not None:
             return _spread(rows, part, ranking, units, most, kept)
-        return rows.withColumn("merit", F.col("score")).orderBy(F.desc("merit"), "tie").limit(most)
+        return rows.withColumn("merit", F.col("score")).orderBy(F.desc("merit"), "tie").limit(most), None
 
-    lists = [best(free, reach.units, reach.best).withColumn("of_group", F.lit(None).cast("string"))]
+    of_all, spread = best(free, reach.units, reach.best)
+    lists = [of_all.withColumn("of_group", F.lit(None).cast("string"))]
     for group, most in reach.of_group.items():
-        rows = best(free.where(F.col("group") == group), min(most, reach.units), most)
+        rows, _ = best(free.where(F.col("group") == group), min(most, reach.units), most)
         lists.append(rows.withColumn("of_group", F.lit(group)))
-    return reduce(DataFrame.unionByName, lists)
+    return reduce(DataFrame.unionByName, lists), spread
 
 
 def best_blocked(part: Part, most: int) -> DataFrame:
@@ -198,7 +202,7 @@ def _by_temporal_rules(rows: DataFrame, spec: TemporalSpec, ranking: Ranking, ti
 
 def _spread(
     rows: DataFrame, part: Part, ranking: Ranking, units: int, most: int, kept: ExitStack
-) -> DataFrame:
+) -> tuple[DataFrame, Spread | None]:
     """The first `most` picks of k-center, or so many as tasks can hold but at least `units`."""
     key, spec, pool = part.strategy.key, part.strategy.spec.k_center, rows
     if spec is not None and spec.of_best is not None:
@@ -208,12 +212,13 @@ def _spread(
     )
     n = pool.count()
     if not n:
-        return pool.withColumn("merit", F.lit(0.0))
+        return pool.withColumn("merit", F.lit(0.0)), None
     if most > units:
         room = max(1, ranking.settings.k_center_rows - seeds.count())
         most = max(units, min(most, room // ceil(n / room)))
+    points = pool.select(key).join(part.features, key).select(F.col(key).alias("id"), "feature")
     picks = k_center(
-        pool.select(key).join(part.features, key).select(F.col(key).alias("id"), "feature"),
+        points,
         k=min(n, most),
         seeds=seeds,
         seed=ranking.seed,
@@ -228,4 +233,5 @@ def _spread(
         (-F.col("rank")).cast("double").alias("merit"),
         distance.alias("score"),
     )
-    return pool.drop("score").join(ranked, key).select(*SCORED_COLUMNS, "merit")
+    rows = pool.drop("score").join(ranked, key).select(*SCORED_COLUMNS, "merit")
+    return rows, Spread(points=points, n=n, known=seeds, picks=picks)

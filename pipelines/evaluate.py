@@ -12,6 +12,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from conf.errors import QuarryError
 from conf.settings import EvaluateSettings, ScoreSettings
+from pipelines.coverage import K_CENTER
 from pipelines.detect_metrics import DETECT
 from pipelines.models import Model
 from pipelines.one_table import one_table
@@ -66,7 +67,7 @@ def evaluate(
     _tell_unmeasured(run, metrics, ranked)
     condition = (
         f"cycle_id = {sql_literal(cycle_id)} AND model_id = {sql_literal(model.model_id)} "
-        f"AND method <> '{DETECT}'"
+        f"AND method NOT IN ('{DETECT}', '{K_CENTER}')"
     )
     run.store.replace(METRICS, metrics, where=condition)
     for frame in (metrics, ranked, truth):

@@ -38,12 +38,14 @@ class KCenterPicks:
     Attributes:
         rows: Columns id STRING, rank INT (1 to k), distance DOUBLE (to the nearest center before the pick;
             null for the first where there was none). Persisted: `rows.unpersist()` when done.
+        k: How many were asked for.
         radius: Largest distance of any point to its nearest center, seeds included.
         lower_bound: No k centers beside the seeds, anywhere in space, have a smaller radius.
         groups: Groups of the first round.
     """
 
     rows: DataFrame
+    k: int
     radius: float
     lower_bound: float
     groups: int
@@ -106,10 +108,32 @@ def k_center(
     apart = radius if least_gap is None else min(radius, least_gap)
     return KCenterPicks(
         rows=picked.select("id", "rank", "distance"),
+        k=k,
         radius=radius,
         lower_bound=max(apart, spread) / 2.0,
         groups=n_groups,
     )
+
+
+def covering_radius(
+    points: DataFrame, centers: DataFrame, *, seed: int, max_rows_per_task: int, device: str = "cpu"
+) -> float:
+    """Largest distance of any point to its nearest center.
+
+    Args:
+        points: Columns id, feature; at least one row.
+        centers: The same; every task holds them all.
+        seed: Seed of the groups; it changes nothing.
+        max_rows_per_task: As for `k_center`.
+        device: As for `k_center`.
+    """
+    room = max(1, max_rows_per_task - centers.count())
+    n_groups = ceil(points.count() / room)
+    grouped = points.select("id", "feature", *_tie_and_group(seed, n_groups))
+    found = _by_group(grouped, centers, n_groups, group_radius, RADIUS_SCHEMA, device=device)
+    radius = _number(found, F.max("radius"))
+    assert radius is not None
+    return radius
 
 
 def group_count(n_points: int, k: int, n_seeds: int, max_rows_per_task: int) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from pipelines.coverage import K_CENTER, LOWER_BOUND, RADIUS
 from pipelines.export import MOST_STRATEGIES
 from pipelines.report_queries import case_image
 from pipelines.report_source import ReportSource
-from schemas.tables import ACQUISITION, IMAGES, MANIFESTS, QUARANTINE
+from schemas.tables import ACQUISITION, IMAGES, MANIFESTS, METRICS, QUARANTINE
 from udfs.formats.registry import FORMATS
 from udfs.report_content import ManifestFolder, QuarantineRow, SelectionArm
 
@@ -24,6 +25,9 @@ def selection_arms(source: ReportSource) -> tuple[SelectionArm, ...]:
     detail = picked.join(source.estimates.where(F.col("query") == query).drop("query"), "image_id", "left")
     n_boxes = _manifests(source).groupBy("strategy").agg(F.max("n_boxes").alias("n"))
     boxes = {row.strategy: row.n for row in n_boxes.limit(MOST_STRATEGIES).collect()}
+    metrics = source.run.store.read(METRICS).where(F.col("cycle_id") == source.cycle_id)
+    reached = metrics.where(F.col("method") == K_CENTER).limit(2 * MOST_STRATEGIES).collect()
+    reach = {(row["query"], row.metric): row.value for row in reached}
     arms = (
         detail.groupBy("strategy")
         .agg(
@@ -52,6 +56,8 @@ def selection_arms(source: ReportSource) -> tuple[SelectionArm, ...]:
             truth_hardness=arm.truth,
             cost_s=arm.cost_s,
             cost_money=arm.cost_money,
+            radius=reach.get((arm.strategy, RADIUS)),
+            least_radius=reach.get((arm.strategy, LOWER_BOUND)),
             is_control=arm.strategy == "random",
             cases=tuple(case_image(row, row["rank"]) for row in first if row.strategy == arm.strategy),
         )

@@ -317,20 +317,25 @@ METRICS = Table(
             "rankings: ndcg, auroc_05 ..., mauc, area_under_curve, spearman, spearman:<other method or "
             "query>, ndcg_over_random, mauc_over_random; Monte Carlo: ndcg:<N>_samples, "
             "spearman_to_exact:<N>_samples, error_to_exact:<N>_samples, ndcg:exact; detector: ap, ap50, ece, "
-            "precision_bin_<i>, mean_score_bin_<i>",
+            "precision_bin_<i>, mean_score_bin_<i>; strategies: k_center_radius, k_center_lower_bound (L2 of "
+            "features)",
         ),
-        _required("query", "STRING", "query, class name, or `all`"),
+        _required("query", "STRING", "query, class name, strategy, or `all`"),
         _required(
             "method",
             "STRING",
             "score_sampling, score_sampling_mc, another hardness.method, a baseline, random, ground_truth "
-            "(likeness of queries), detector, or detect (where a detection run's time went: images_per_s, "
-            "forward_s ...)",
+            "(likeness of queries), detector, k_center (what picks reach), or detect (where a detection "
+            "run's time went: images_per_s, forward_s ...)",
         ),
         _optional("value", "DOUBLE", "null where undefined, e.g. AUROC without hard images"),
         _optional("low", "DOUBLE", "2.5th percentile over bootstrap resamples of the images"),
         _optional("high", "DOUBLE", "97.5th percentile over bootstrap resamples of the images"),
-        _required("n", "BIGINT", "images behind the number; detections for ece and bins"),
+        _required(
+            "n",
+            "BIGINT",
+            "images behind the number; detections for ece and bins; what k-center chose from",
+        ),
     ),
     key=("cycle_id", "model_id", "metric", "query", "method"),
 )

@@ -75,7 +75,8 @@ class SpendingCurve:
 class SelectionArm:
     """One group of images sent to labeling: the strategy's pick, or its random control.
 
-    `n_boxes` is of the boxes picked, or sent with whole images; None: nothing was sent yet.
+    `n_boxes` is of the boxes picked, or sent with whole images; None: nothing was sent yet. `radius` is of
+    k-center: the largest feature distance to a pick; no so many picks have one below `least_radius`.
     """
 
     name: str
@@ -85,6 +86,8 @@ class SelectionArm:
     truth_hardness: float | None = None
     cost_s: float | None = None
     cost_money: float | None = None
+    radius: float | None = None
+    least_radius: float | None = None
     is_control: bool = False
     cases: tuple[CaseImage, ...] = ()
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 
 from conf.errors import QuarryError
-from pipelines.k_center import group_count, k_center
+from pipelines.k_center import covering_radius, group_count, k_center
 
 SCHEMA = "id STRING, feature ARRAY<FLOAT>"
 SEED = 3
@@ -44,6 +44,8 @@ def test_partitions_change_no_pick_and_the_radius_is_true(session: SparkSession)
     centers = np.concatenate([chosen, labeled]).astype(np.float64)
     gaps = np.linalg.norm(features[:, None].astype(np.float64) - centers[None], axis=2).min(axis=1)
     assert picks.radius == pytest.approx(gaps.max(), rel=1e-12)
+    points, middles = frame(session, features), frame(session, centers.astype(np.float32))
+    assert covering_radius(points, middles, seed=1, max_rows_per_task=30) == pytest.approx(picks.radius)
     assert 1 <= picks.factor <= 4
 
 

@@ -18,7 +18,7 @@ from pipelines.report_spending import spending_curves
 from pipelines.run import Run
 from pipelines.tables import TableStore, spark_schema
 from schemas.table import Table
-from schemas.tables import ACQUISITION, HARDNESS, IMAGES, MANIFESTS
+from schemas.tables import ACQUISITION, HARDNESS, IMAGES, MANIFESTS, METRICS
 
 QUERY = "pixel_adj_false"
 ESTIMATES = {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0}
@@ -96,6 +96,14 @@ def test_a_budget_buys_images_boxes_hours_and_money(source: ReportSource) -> Non
     boxes, whole = selection_arms(source)
     assert (whole.n_images, whole.n_boxes, whole.cost_s, whole.cost_money) == (2, None, 2 * HOUR_S, 16.0)
     assert (boxes.n_images, boxes.n_boxes, boxes.cost_s, boxes.cost_money) == (2, 3, 1.5 * HOUR_S, 12.0)
+
+
+def test_the_radius_of_k_center_stands_beside_its_bound(source: ReportSource) -> None:
+    row = {"cycle_id": "c", "model_id": "m", "query": "whole", "method": "k_center", "n": 4}
+    values = {"k_center_radius": 3.0, "k_center_lower_bound": 2.0}
+    write(source.run, METRICS, [row | {"metric": name, "value": value} for name, value in values.items()])
+    boxes, whole = selection_arms(source)
+    assert (whole.radius, whole.least_radius, boxes.radius) == (3.0, 2.0, None)
 
 
 def test_files_of_one_format_and_strategy_are_one_row(source: ReportSource) -> None:

@@ -17,6 +17,7 @@ from pipelines import candidate_search, candidates
 from pipelines.budget import budget_of, priced
 from pipelines.candidate_search import picks_and_near_misses
 from pipelines.candidates import Ranking
+from pipelines.coverage import Coverage
 from pipelines.models import Model
 from pipelines.run import Run
 from pipelines.tables import TableStore
@@ -41,6 +42,7 @@ class Acquisition:
         self._session, self._root, self._monkeypatch = session, root, monkeypatch
         self.told: list[str] = []
         self.passes = 0
+        self.coverage: dict[str, Coverage] = {}
 
     def picks(
         self,
@@ -88,8 +90,9 @@ class Acquisition:
         plain = {"score": "random", "description": "by uncertainty"}
         strategy = Strategy(name="mine", score=UNCERTAINTY, spec=StrategySpec.model_validate(plain | spec))
         found = picks_and_near_misses(strategy, pool, budget_of(acquire, "image"), ranking)
-        table = found.orderBy("rank").collect()
-        found.unpersist()
+        table = found.rows.orderBy("rank").collect()
+        found.rows.unpersist()
+        self.coverage = {one.name: one for one in found.coverage}
         return (
             [row.image_id for row in table if row.picked],
             {row.image_id: row.reason for row in table if not row.picked},
@@ -173,6 +176,21 @@ def test_k_center_goes_on_where_rules_turn_its_picks_down(acquisition: Acquisiti
     quotas = {"by": "class", "at_least": {"night": 2}}
     picks, _ = acquisition.picks({"k_center": {"of_best": 2.0}, "quotas": quotas}, looks=looks, nights=4)
     assert len(set(picks)) == 6 and min(picks[:2]) >= "i026" and max(picks[2:]) < "i012"
+
+
+@pytest.mark.parametrize("spec", [{}, {"near_duplicates": {"max_hamming": 1}}])
+def test_k_center_says_what_its_picks_reach_beside_a_bound(
+    acquisition: Acquisition, spec: dict[str, Any]
+) -> None:
+    # The features are the places 0 to 29 of a line, 10 is known; the rule turns most of the picks down.
+    looks = [0 if spec and i % 3 else look for i, look in enumerate(far_apart(30))]
+    known = (("old", 2**62 - 1, [10.0, 0.0]),)
+    picks, _ = acquisition.picks({"k_center": {}, **spec}, looks=looks, known=known, budget=3)
+    centers = [10, *(int(name[1:]) for name in picks)]
+    found = acquisition.coverage["mine"]
+    assert (found.n, found.radius) == (30, max(min(abs(i - c) for c in centers) for i in range(30)))
+    # The best three are 3, 17.5 and 25.5.
+    assert found.radius / 4 <= found.lower_bound <= 3.5
 
 
 def test_what_looks_like_a_known_picture_is_left_out_and_named(acquisition: Acquisition) -> None:

@@ -120,6 +120,8 @@ def _full() -> CycleReport:
                 mean_hardness=6.0,
                 cost_s=720.0,
                 cost_money=1.75,
+                radius=0.123,
+                least_radius=0.0456,
                 cases=(_case("b"),),
             ),
             SelectionArm(name="random", n_images=2, n_boxes=None, mean_hardness=1.5, is_control=True),
@@ -227,11 +229,12 @@ def test_each_picture_shown_is_embedded_once(full_text: str) -> None:
 def test_what_a_budget_buys_stands_beside_each_strategy(full_text: str) -> None:
     cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall("<tr>.*?</tr>", full_text)]
     (head,) = [row for row in cells if row[0] == "group"]
-    assert head[-3:] == ["hardness captured, %", "labeling time, h", "cost, money"]
+    assert head[-5:-2] == ["hardness captured, %", "labeling time, h", "cost, money"]
+    assert head[-2:] == ["k-center radius", "least possible, at least"]
     (pick,) = [row for row in cells if row[0] == "pick"]
-    assert pick[1:3] == ["2", "5"] and pick[-3:] == ["50", "0.200", "1.75"]
+    assert pick[1:3] == ["2", "5"] and pick[-5:] == ["50", "0.200", "1.75", "0.123", "0.0456"]
     (control,) = [row for row in cells if row[0].startswith("random ")]
-    assert control[1:3] == ["2", "\u2013"] and control[-3:] == ["20", "\u2013", "\u2013"]
+    assert control[1:3] == ["2", "\u2013"] and control[-5:] == ["20", *["\u2013"] * 4]
     assert "ground-truth hardness (q1) of all detected images" in full_text
 
 
