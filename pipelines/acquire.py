@@ -88,10 +88,10 @@ def acquire(
     where = f"cycle_id = {sql_literal(cycle_id)}"
     if not replace_exported:
         _require_not_exported(run, cycle_id, rows.where("picked"), where)
+    run.store.replace(ACQUISITION, rows.where("picked"), where=where)
     run.store.create(NEAR_MISSES)  # so that SQL finds it, asked for or not
     if settings.near_misses or not run.store.read(NEAR_MISSES).where(where).isEmpty():
         run.store.replace(NEAR_MISSES, rows.where("NOT picked"), where=where)
-    run.store.replace(ACQUISITION, rows.where("picked"), where=where)
     reached = [one for outcome in outcomes for one in outcome.coverage]
     write_coverage(run, cycle_id, model.model_id, reached)
     for one in reached:

@@ -12,6 +12,8 @@ from schemas.tables import DETECTIONS, GROUND_TRUTH
 from udfs.views import ORIGINAL_VIEW
 
 SAME_OBJECT_IOU = 0.5
+# Of a box cut to its image; no manifest rounds such a side to nothing.
+SMALLEST_SIDE_PX = 0.02
 # What a label says of a predicted box, the strongest first.
 LABELED, BACKGROUND, NOISY, UNLABELED = "labeled", "background", "noisy", "unlabeled"
 
@@ -27,7 +29,8 @@ def box_dataset(
     """One row per predicted box: the detection, its image, and its `status`.
 
     Detectors give a detection for each class of a proposal. Of those that are the same object (IoU >= 0.5)
-    only the best scored is a box here, equal scores by detection_id: its score is P (section 3.3).
+    only the best scored is a box here, equal scores by detection_id: its score is P (section 3.3). Those of
+    which nothing can be seen, as they have no area inside their image, are none.
     A box is `labeled` or `background` when it overlaps such a box of `ground_truth` by IoU >= 0.5, or when
     its image is completely labeled for training (there a box that meets no object is background); `noisy`
     when its image has labels but not of this box: it stays eligible; else `unlabeled`.
@@ -51,9 +54,9 @@ def box_dataset(
     if only_partly_labeled:
         truth = truth.where("NOT complete")
     # Images meet their labels before they become boxes: there are fewer of them.
-    seen = detections_of(run, model).select("image_id", "detections")
+    seen = detections_of(run, model).select("image_id", "width", "height", "detections")
     seen = seen.join(truth, "image_id", "inner" if only_partly_labeled else "left")
-    found = F.filter("detections", lambda d: d["score"] >= threshold)
+    found = F.filter("detections", lambda d: (d["score"] >= threshold) & is_inside(d))
     boxes = seen.withColumn("d", F.explode(_one_box_per_object(found))).drop("detections")
     is_sent = F.lit(False)
     if sent is not None:
@@ -102,6 +105,18 @@ def boxes_of_picks(run: Run, picks: DataFrame) -> DataFrame:
         .join(wanted, ["image_id", "detection_id"], "left_semi")
         .select("image_id", "width", "height", "d")
     )
+
+
+def is_inside(box: Column) -> Column:
+    """Whether a part of the box that can be seen lies inside its image, of the columns width and height.
+
+    True where the size is unknown. Detectors may find boxes without area; NaN is larger than any number and
+    left for the writers to refuse.
+    """
+    width = F.least(box.x2, F.col("width")) - F.greatest(box.x1, F.lit(0.0))
+    height = F.least(box.y2, F.col("height")) - F.greatest(box.y1, F.lit(0.0))
+    is_large = (width >= SMALLEST_SIDE_PX) & (height >= SMALLEST_SIDE_PX)
+    return F.coalesce(is_large, F.lit(True))
 
 
 def same_object(a: Column, b: Column) -> Column:

@@ -7,6 +7,7 @@ from pyspark.sql import functions as F
 
 from conf.acquisition_spec import PriceList
 from conf.export_settings import ExportSettings
+from pipelines.box_dataset import is_inside
 from pipelines.models import Model
 from pipelines.run import Run
 from pipelines.score_inputs import detections_of
@@ -16,8 +17,6 @@ from udfs.formats.task import is_question
 BOX_FIELDS = ("detection_id", "label_name", "score", "x1", "y1", "x2", "y2")
 SECONDS_PER_HOUR = 3_600.0
 BOXES = "boxes"
-# Of a box cut to its image; no format rounds such a side to nothing.
-SMALLEST_SIDE_PX = 0.02
 
 
 def labeling_tasks(
@@ -120,20 +119,9 @@ def _with_boxes(tasks: DataFrame, run: Run, model: Model, settings: ExportSettin
             "wanted": F.transform(F.filter("detections", is_shown), fields),
         }
     )
-    rows = rows.withColumn("boxes", F.filter("wanted", _is_inside))
+    rows = rows.withColumn("boxes", F.filter("wanted", is_inside))
     n_left_out = F.coalesce(F.size("wanted") - F.size("boxes"), F.lit(0))
     return rows.withColumn("n_left_out", n_left_out).drop("wanted", "detections")
-
-
-def _is_inside(box: Column) -> Column:
-    """Whether a part of the box that can be seen lies inside its image; true where the size is unknown.
-
-    Detectors may find boxes without area; NaN is larger than any number and left for the writers to refuse.
-    """
-    width = F.least(box.x2, F.col("width")) - F.greatest(box.x1, F.lit(0.0))
-    height = F.least(box.y2, F.col("height")) - F.greatest(box.y1, F.lit(0.0))
-    is_large = (width >= SMALLEST_SIDE_PX) & (height >= SMALLEST_SIDE_PX)
-    return F.coalesce(is_large, F.lit(True))
 
 
 def image_task_id() -> Column:

@@ -23,6 +23,7 @@ from pipelines.run import Run
 from pipelines.tables import utc_timestamp
 from schemas.table import Table
 from schemas.tables import GROUND_TRUTH, GROUND_TRUTH_HISTORY, IMAGES, LABEL_IMPORTS, LABEL_REJECTS
+from udfs.formats.shown_values import without_query
 from udfs.label_frames import original_px_batches
 from udfs.labels import LABEL_SCHEMA, label_batches
 
@@ -185,7 +186,7 @@ def _require_usable(labels_uri: str, counts: dict[str, int], parsed: DataFrame, 
         raise QuarryError(
             f"labels {labels_uri}: none of its images is in the lake; file names must be paths below the "
             "lake's root or image ids, got for example "
-            f"{example.file_name if example else 'no image at all'!r}"
+            f"{without_query(example.file_name) if example else 'no image at all'!r}"
         )
     if counts["boxes"] == 0 and counts["rejected"]:
         reasons = rejects.where("reason NOT LIKE 'no image of the lake %'").select("reason")

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from conf.acquisition_spec import PriceList
 from conf.errors import QuarryError
 from conf.export_settings import ExportSettings
+from pipelines.box_dataset import box_dataset
 from pipelines.export import export_manifests
 from pipelines.labels import import_labels
 from pipelines.models import Model
@@ -307,3 +308,17 @@ def _picks(run: Run, picks: list[Any]) -> Any:
     names = "strategy STRING, unit STRING, rank INT, image_id STRING, detection_id STRING, cost_s DOUBLE"
     constants = {"cycle_id": F.lit("c1"), "score": F.lit(0.5), "settings_hash": F.lit("s")}
     return in_schema(run.store.session.createDataFrame(picks, names).withColumns(constants), ACQUISITION)
+
+
+def test_a_box_of_which_nothing_can_be_seen_is_never_picked(run: Run) -> None:
+    """Nobody could be asked about it, and the cycle would wait for an answer."""
+    corners = {"seen": (90.0, 10.0, 120.0, 60.0), "outside": (100.0, 10.0, 120.0, 60.0)}
+    corners["flat"] = (50.0, 30.0, 50.0, 60.0)
+    boxes = [(name, 1, "car", 0.5, *sides, None, None) for name, sides in corners.items()]
+    of_model = {"model_id": "m", "width": 100, "height": 80, "detections": boxes, "n_detections": 3}
+    frame = run.store.session.createDataFrame(
+        [detections_row(image_id=D, **of_model)], spark_schema(DETECTIONS)
+    )
+    run.store.merge(DETECTIONS, frame.withColumn("ts", F.current_timestamp()))
+    found = box_dataset(run, MODEL, threshold=0.1).where(F.col("image_id") == D).collect()
+    assert [row.detection_id for row in found] == ["seen"]

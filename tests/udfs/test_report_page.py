@@ -232,7 +232,7 @@ def test_what_a_budget_buys_stands_beside_each_strategy(full_text: str) -> None:
     assert head[-5:-2] == ["hardness captured, %", "labeling time, h", "cost, money"]
     assert head[-2:] == ["k-center radius", "least possible, at least"]
     (pick,) = [row for row in cells if row[0] == "pick"]
-    assert pick[1:3] == ["2", "5"] and pick[-5:] == ["50", "0.200", "1.75", "0.123", "0.0456"]
+    assert pick[1:3] == ["2", "5"] and pick[-5:] == ["50", "0.200", "1.75", "0.123", "0.046"]
     (control,) = [row for row in cells if row[0].startswith("random ")]
     assert control[1:3] == ["2", "\u2013"] and control[-5:] == ["20", *["\u2013"] * 4]
     assert "ground-truth hardness (q1) of all detected images" in full_text
