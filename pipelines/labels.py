@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 
 from pyspark import StorageLevel
@@ -158,8 +157,7 @@ def _answers(usable: DataFrame, run: Run, form: str, split: str, cycle_id: str, 
         answers = answers.transform(with_verdicts, run, cycle_id)
         answers = answers.withColumn("boxes", F.concat("boxes", "refused"))
         is_complete = is_complete & F.col("is_whole")
-    # Not the run's time: of two imports of one run the second is the later one.
-    constants = {"split": F.lit(split), "import_id": F.lit(import_id), "ts": utc_timestamp(time.time())}
+    constants = {"split": F.lit(split), "import_id": F.lit(import_id), "ts": utc_timestamp(run.started_s)}
     answers = answers.withColumns({"complete": is_complete, **constants})
     return answers.select(*GROUND_TRUTH_HISTORY.column_names, "n_drawn")
 

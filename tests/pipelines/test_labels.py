@@ -99,7 +99,7 @@ def test_a_folder_of_files_is_imported_and_corrections_supersede(run: Run, tmp_p
     (folder / "two.json").write_text(json.dumps(coco(["b/x.jpg"], [])))
     assert import_labels(run, str(tmp_path / "labels"), "coco", "eval", "c1", None)["images"] == 2
     (folder / "one.json").write_text(json.dumps(coco(["a/x.jpg"], [(0, [5, 6, 7, 8])])))
-    import_labels(run, str(folder / "one.json"), "coco", "eval", "c2", None)
+    import_labels(Run(store=run.store), str(folder / "one.json"), "coco", "eval", "c2", None)
     boxes = [row["boxes"] for row in rows(run.store.root, "ground_truth") if row["boxes"]]
     assert len(boxes) == 1 and boxes[0][0]["x1"] == 5.0
 
@@ -198,6 +198,6 @@ def test_answers_about_picked_boxes_leave_the_rest_of_the_image_open(run: Run, t
 
     more = coco(["a/x.jpg"], [(0, [70, 10, 20, 20])])
     (tmp_path / "more.json").write_text(json.dumps(more))
-    import_labels(run, str(tmp_path / "more.json"), "coco", "eval", "c1", None)
+    import_labels(Run(store=run.store), str(tmp_path / "more.json"), "coco", "eval", "c1", None)
     (row,) = [row for row in rows(run.store.root, "ground_truth") if row["image_id"] == a]
     assert row["complete"] and len(row["boxes"]) == 1, "held-out labels are whole images"
