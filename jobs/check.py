@@ -27,7 +27,9 @@ def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
     row = cycle_row(run, args.cycle)
     model = model_of_cycle(run, args.cycle, args.model)
     asked = _settings_of_cycle(run, row, settings) if row else settings
-    gate = Gate(run=run, cycle_id=args.cycle, model_id=model.model_id, settings=asked)
+    # A cycle is not to blame for images that came after it began; what it ingested then bears that time.
+    due_s = row.started.timestamp() if row else None
+    gate = Gate(run=run, cycle_id=args.cycle, model_id=model.model_id, settings=asked, due_s=due_s)
     findings = [finding for stage in judged_stages(gate) for finding in judge(gate, stage)]
     header = ["stage", "table", "expectation", "result", "observed"]
     tell_table(

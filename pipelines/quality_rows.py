@@ -48,12 +48,14 @@ class Gate:
         cycle_id: The cycle.
         model_id: Its detector.
         settings: What the cycle asked for, and what is allowed.
+        due_s: Epoch seconds; images that came later need not be detected. None: when the run started.
     """
 
     run: Run
     cycle_id: str
     model_id: str
     settings: Settings
+    due_s: float | None = None
 
     def of_model(self, table: Table) -> DataFrame:
         """The table's rows of the cycle's detector."""
@@ -80,14 +82,15 @@ def detection_rows(gate: Gate) -> DataFrame:
 def outcome_rows(gate: Gate) -> DataFrame:
     """One row per image: image_id, is_ingested, is_due, n_views, n_views_wanted, is_quarantined, is_broken.
 
-    Due is an image that was there when the run started: what another run ingests meanwhile is its own
-    business, and an imported model, which has no weights, only knows the images it came with. Broken is one
-    that no further try will mend.
+    Due is an image that was there when the run started, or at `gate.due_s`: what another run ingests since is
+    its own business, and an imported model, which has no weights, only knows the images it came with. Broken
+    is one that no further try will mend.
     """
     views = gate.settings.detect.views
     weights = gate.of_model(MODELS).select(F.get_json_object("settings", "$.weights").alias("weights"))
     images = gate.run.store.read(IMAGES).join(F.broadcast(weights), how="left")
-    due = F.col("weights").isNotNull() & (F.col("ingest_ts") <= utc_timestamp(gate.run.started_s))
+    due_s = gate.run.started_s if gate.due_s is None else gate.due_s
+    due = F.col("weights").isNotNull() & (F.col("ingest_ts") <= utc_timestamp(due_s))
     faults = gate.run.store.read(QUARANTINE).where("NOT resolved")
     faults = faults.where(F.coalesce("model_id", F.lit(gate.model_id)) == gate.model_id)
     broken = ~F.col("error_class").isin(*TRANSIENT_FAULTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +152,17 @@ def test_rows_that_go_missing_are_named(mine: Gate, capsys: pytest.CaptureFixtur
         f"strategy=random, vendor={vendor}, n_tasks=10, n_wanted=9" for vendor in ("coco", "label_studio")
     )
 
+    images = _table(mine, "images").to_pyarrow_table()
+    newcomer = images.slice(0, 1).to_pylist()[0]
+    newcomer |= {"image_id": "new.jpg", "ingest_ts": newcomer["ingest_ts"] + timedelta(seconds=1)}
+    newcomers = type(images).from_pylist([newcomer], schema=images.schema)
+    write_deltalake(f"{root}/images", newcomers, mode="append")
+    missed = _failing(judge(mine, "detect")).values()
+    assert "image_id=new.jpg" in str([finding.examples for finding in missed])
     capsys.readouterr()
     assert CHECK.main(["--root", root, "--cycle", CYCLE]) == 2
     told = capsys.readouterr()
+    assert "new.jpg" not in told.out, "it came after the cycle began"
     assert f"image_id={lost}" in told.out and "tasks_match_acquisition" in told.out
     assert "quality expectations failed" in told.err
 
