@@ -25,6 +25,7 @@ from pipelines.candidate_search import picks_and_near_misses
 from pipelines.candidates import Ranking
 from pipelines.coverage import tell_coverage, write_coverage
 from pipelines.models import Model
+from pipelines.picked_elsewhere import picked_elsewhere
 from pipelines.place_check import require_places
 from pipelines.pool import box_pool, image_pool
 from pipelines.run import Run
@@ -64,13 +65,17 @@ def acquire(
             that went into manifests. Nothing is written then.
     """
     chosen = strategies(settings)
+    method = settings.method or scoring.estimator
+    # Near misses change no pick.
+    digest = settings_hash(settings.model_copy(update={"near_misses": 0}), seed, method, model.model_id)
+    others, ts = picked_elsewhere(run, cycle_id, digest)
     ranking = Ranking(
         run=run,
         model=model,
-        method=settings.method or scoring.estimator,
+        method=method,
         scoring=scoring,
         seed=seed,
-        cycle_id=cycle_id,
+        others=others,
         settings=settings,
     )
     require_places(run, chosen)
@@ -82,9 +87,8 @@ def acquire(
         for strategy, pool in zip(chosen, priced_pools, strict=True)
     ]
     counts = {s.name: o.rows.where("picked").count() for s, o in zip(chosen, outcomes, strict=True)}
-    digest = settings_hash(settings, seed, ranking.method, model.model_id)
     rows = reduce(DataFrame.unionByName, [outcome.rows for outcome in outcomes])
-    rows = rows.withColumns({"cycle_id": F.lit(cycle_id), "settings_hash": F.lit(digest)})
+    rows = rows.withColumns({"cycle_id": F.lit(cycle_id), "settings_hash": F.lit(digest), "ts": ts})
     where = f"cycle_id = {sql_literal(cycle_id)}"
     if not replace_exported:
         _require_not_exported(run, cycle_id, rows.where("picked"), where)
@@ -114,16 +118,16 @@ def _pool_key(strategy: Strategy) -> tuple[Unit, str | None]:
 
 def _pools(chosen: Sequence[Strategy], eta: float, ranking: Ranking) -> dict[tuple[Unit, str | None], _Pool]:
     """What each strategy picks from; every check of budgets and pools comes before the first pick."""
-    run, model, cycle_id, settings = ranking.run, ranking.model, ranking.cycle_id, ranking.settings
+    run, model, others, settings = ranking.run, ranking.model, ranking.others, ranking.settings
     pools = {}
     for strategy in chosen:
         require_room_for_a_group(strategy, budget_of(settings, strategy.spec.unit))
     for unit, by in dict.fromkeys(map(_pool_key, chosen)):
         budget = budget_of(settings, unit)
         if unit == "image":
-            rows = image_pool(run, cycle_id, model, settings, eta, by)
+            rows = image_pool(run, others, model, settings, eta, by)
         else:
-            rows = box_pool(run, cycle_id, model, settings, by)
+            rows = box_pool(run, others, model, settings, by)
         rows = rows.transform(priced, settings, unit)
         pools[unit, by] = _Pool(rows, require_budget_within(rows, budget, _PLURAL[unit]), budget)
     return pools

@@ -152,7 +152,7 @@ class _Search:
         if spec is None:
             return None, 0
         width = require_looks(self._pool, spec, self._strategy.name)
-        known = known_pictures(ranking.run, ranking.cycle_id, ranking.model, ranking.settings)
+        known = known_pictures(ranking.run, ranking.others, ranking.model, ranking.settings)
         known = self._keep(comparable(known, spec))
         n_missing = known.where(lacks_look(spec)).count()
         if n_missing:

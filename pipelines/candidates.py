@@ -47,7 +47,7 @@ class Ranking:
         method: hardness.method of score sampling.
         scoring: What the scores must mean.
         seed: Of ties, draws and groups of k-center.
-        cycle_id: What other cycles picked blocks frames and starts k-center.
+        others: Condition on `acquisition`: these picks of other cycles block frames and start k-center.
         settings: What is excluded, and which boxes there are.
     """
 
@@ -56,7 +56,7 @@ class Ranking:
     method: str
     scoring: ScoreSettings
     seed: int
-    cycle_id: str
+    others: str
     settings: AcquireSettings
     _hardness: dict[str, DataFrame] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -194,7 +194,7 @@ def _by_temporal_rules(rows: DataFrame, spec: TemporalSpec, ranking: Ranking, ti
         block_later=spec.block_later,
     )
     frames = rows.select("image_id", "sequence_id", "frame_index", "score")
-    picked_before = earlier_frames(ranking.run, ranking.cycle_id, ranking.model, ranking.settings)
+    picked_before = earlier_frames(ranking.run, ranking.others, ranking.model, ranking.settings)
     verdicts = temporal_survivors(frames, picked_before, rules, tie)
     verdicts = verdicts.select("image_id", "score", F.col("rule").alias("blocked_by_rule"))
     return rows.drop("score").join(verdicts, "image_id")
@@ -208,7 +208,7 @@ def _spread(
     if spec is not None and spec.of_best is not None:
         pool = pool.orderBy(F.desc("score"), "tie").limit(int(spec.of_best * units))
     seeds = known_features(
-        ranking.run, ranking.cycle_id, ranking.model, ranking.settings, part.strategy.spec.unit
+        ranking.run, ranking.others, ranking.model, ranking.settings, part.strategy.spec.unit
     )
     n = pool.count()
     if not n:

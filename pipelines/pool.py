@@ -13,7 +13,7 @@ from pipelines.box_dataset import box_dataset, boxes_of_picks
 from pipelines.models import Model
 from pipelines.run import Run
 from pipelines.score_inputs import detections_of
-from pipelines.tables import sql_literal
+from pipelines.tables import in_schema
 from schemas.tables import ACQUISITION, GROUND_TRUTH, IMAGES, QUARANTINE
 
 CLASS = "class"
@@ -34,13 +34,13 @@ POOL_COLUMNS = (
 
 
 def image_pool(
-    run: Run, cycle_id: str, model: Model, settings: AcquireSettings, eta: float, by: str | None
+    run: Run, others: str, model: Model, settings: AcquireSettings, eta: float, by: str | None
 ) -> DataFrame:
     """Images that may be picked: POOL_COLUMNS, one row an image, detection_id and uncertainty null.
 
     Args:
         run: The run.
-        cycle_id: Picks of other cycles are out; its own may be picked again.
+        others: Condition on `acquisition`: the picks that are out (see `pipelines.picked_elsewhere`).
         model: Whose detections count.
         settings: What is excluded.
         eta: Detections at or above it are boxes a labeler will find (n_boxes).
@@ -56,10 +56,10 @@ def image_pool(
         F.get("detections", F.lit(0))["label_name"].alias("class_name"),
     )
     rows = rows.transform(_with_places, run, by).select(*POOL_COLUMNS)
-    return rows.transform(_without_images, excluded_images(run, cycle_id, model, settings))
+    return rows.transform(_without_images, excluded_images(run, others, model, settings))
 
 
-def box_pool(run: Run, cycle_id: str, model: Model, settings: AcquireSettings, by: str | None) -> DataFrame:
+def box_pool(run: Run, others: str, model: Model, settings: AcquireSettings, by: str | None) -> DataFrame:
     """Predicted boxes that may be picked: POOL_COLUMNS, one row a box (D_B of the fine-grained boxes paper).
 
     Boxes of completely labeled images, and boxes that overlap a labeled, a background or another cycle's
@@ -67,12 +67,12 @@ def box_pool(run: Run, cycle_id: str, model: Model, settings: AcquireSettings, b
 
     Args:
         run: The run.
-        cycle_id: As for `image_pool`.
+        others: As for `image_pool`.
         model: Whose boxes they are.
         settings: Threshold, and what is excluded.
         by: What `group` holds.
     """
-    boxes = box_dataset(run, model, settings.box_threshold, sent=_boxes_elsewhere(run, cycle_id))
+    boxes = box_dataset(run, model, settings.box_threshold, sent=_boxes_elsewhere(run, others))
     if "labeled" in settings.exclude:
         boxes = boxes.where("status IN ('unlabeled', 'noisy')")
     if "sent" in settings.exclude:
@@ -87,11 +87,11 @@ def box_pool(run: Run, cycle_id: str, model: Model, settings: AcquireSettings, b
         F.col("label_name").alias("class_name"),
     )
     rows = rows.transform(_with_places, run, by).select(*POOL_COLUMNS)
-    return rows.transform(_without_images, excluded_images(run, cycle_id, model, settings, unit="box"))
+    return rows.transform(_without_images, excluded_images(run, others, model, settings, unit="box"))
 
 
 def excluded_images(
-    run: Run, cycle_id: str, model: Model, settings: AcquireSettings, unit: str = "image"
+    run: Run, others: str, model: Model, settings: AcquireSettings, unit: str = "image"
 ) -> DataFrame | None:
     """Ids of the images nothing may be picked from; none when the settings exclude nothing."""
     out = []
@@ -101,7 +101,7 @@ def excluded_images(
     if "held_out" in settings.exclude:
         out.append(truth.where("split = 'eval'").select("image_id"))
     if "sent" in settings.exclude:
-        sent = _picked_elsewhere(run, cycle_id)
+        sent = _picked_elsewhere(run, others)
         # An image of which boxes are out may lend other boxes, but not be sent as a whole too.
         out.append((sent.where("unit = 'image'") if unit == "box" else sent).select("image_id"))
     if "quarantined" in settings.exclude:
@@ -116,19 +116,19 @@ def excluded_images(
     return ids
 
 
-def known_pictures(run: Run, cycle_id: str, model: Model, settings: AcquireSettings) -> DataFrame:
+def known_pictures(run: Run, others: str, model: Model, settings: AcquireSettings) -> DataFrame:
     """image_id, image_hash and feature of images labeled or sent: what a new pick must not look like."""
-    known = _taken_images(run, cycle_id, model, settings)
+    known = _taken_images(run, others, model, settings)
     seen = detections_of(run, model).join(known, "image_id", "left_semi")
     return seen.select("image_id", "image_hash", F.col("image_feature").alias("feature"))
 
 
-def known_features(run: Run, cycle_id: str, model: Model, settings: AcquireSettings, unit: str) -> DataFrame:
+def known_features(run: Run, others: str, model: Model, settings: AcquireSettings, unit: str) -> DataFrame:
     """id and feature of labeled and sent images or boxes: the centers that k-center starts from."""
     if unit == "image":
-        pictures = known_pictures(run, cycle_id, model, settings)
+        pictures = known_pictures(run, others, model, settings)
         return pictures.select(F.col("image_id").alias("id"), "feature").where("feature IS NOT NULL")
-    boxes = box_dataset(run, model, settings.box_threshold, sent=_boxes_elsewhere(run, cycle_id))
+    boxes = box_dataset(run, model, settings.box_threshold, sent=_boxes_elsewhere(run, others))
     conditions = {"labeled": "status = 'labeled'", "sent": "sent"}
     known = " OR ".join(["FALSE", *(conditions[name] for name in _taken(settings))])
     return boxes.where(f"feature IS NOT NULL AND ({known})").select(
@@ -136,9 +136,9 @@ def known_features(run: Run, cycle_id: str, model: Model, settings: AcquireSetti
     )
 
 
-def earlier_frames(run: Run, cycle_id: str, model: Model, settings: AcquireSettings) -> DataFrame:
+def earlier_frames(run: Run, others: str, model: Model, settings: AcquireSettings) -> DataFrame:
     """sequence_id and frame_index of images labeled or sent."""
-    known = _taken_images(run, cycle_id, model, settings)
+    known = _taken_images(run, others, model, settings)
     return run.store.read(IMAGES).join(known, "image_id", "left_semi").select("sequence_id", "frame_index")
 
 
@@ -147,19 +147,19 @@ def _taken(settings: AcquireSettings) -> tuple[Literal["labeled", "sent"], ...]:
     return tuple(name for name in _TAKEN if name in settings.exclude)
 
 
-def _taken_images(run: Run, cycle_id: str, model: Model, settings: AcquireSettings) -> DataFrame:
+def _taken_images(run: Run, others: str, model: Model, settings: AcquireSettings) -> DataFrame:
     taken = settings.model_copy(update={"exclude": _taken(settings)})
-    ids = excluded_images(run, cycle_id, model, taken)
+    ids = excluded_images(run, others, model, taken)
     return run.store.read(IMAGES).select("image_id").limit(0) if ids is None else ids.distinct()
 
 
-def _picked_elsewhere(run: Run, cycle_id: str) -> DataFrame:
-    return run.store.read(ACQUISITION).where(f"cycle_id <> {sql_literal(cycle_id)}")
+def _picked_elsewhere(run: Run, others: str) -> DataFrame:
+    return in_schema(run.store.read(ACQUISITION), ACQUISITION).where(others)
 
 
-def _boxes_elsewhere(run: Run, cycle_id: str) -> DataFrame:
+def _boxes_elsewhere(run: Run, others: str) -> DataFrame:
     """image_id and, as `boxes`, what other cycles picked there, whichever model found it."""
-    found = boxes_of_picks(run, _picked_elsewhere(run, cycle_id).where("unit = 'box'"))
+    found = boxes_of_picks(run, _picked_elsewhere(run, others).where("unit = 'box'"))
     corners = F.struct("d.x1", "d.y1", "d.x2", "d.y2")
     return found.groupBy("image_id").agg(F.collect_list(corners).alias("boxes"))
 

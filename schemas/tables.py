@@ -247,7 +247,10 @@ _PICK_KEY = ("cycle_id", "strategy", "unit", "rank")
 ACQUISITION = Table(
     name="acquisition",
     comment="What a cycle picked for labeling, in order",
-    columns=_PICK_COLUMNS,
+    columns=(
+        *_PICK_COLUMNS,
+        _optional("ts", "TIMESTAMP", "when these settings first picked for the cycle, UTC"),
+    ),
     key=_PICK_KEY,
     checks=(("rank_from_one", "rank >= 1"),),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,18 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from conf.settings import AcquireSettings
+from conf.settings import AcquireSettings, ScoreSettings
+from pipelines.acquire import acquire
 from pipelines.box_dataset import box_dataset
 from pipelines.models import Model
 from pipelines.pool import box_pool
 from pipelines.run import Run
 from pipelines.tables import TableStore, in_schema, spark_schema
 from schemas.table import Table
-from schemas.tables import DETECTIONS, GROUND_TRUTH, IMAGES, TRUTH_BOX_DDL
+from schemas.tables import ACQUISITION, DETECTIONS, GROUND_TRUTH, IMAGES, TRUTH_BOX_DDL
 from tests.small_lake import detections_row
 
+OTHERS = "cycle_id <> 'c'"
 MODEL = Model(model_id="m", name="street", classes={1: "car", 2: "truck"}, head="softmax")
 # Name, score, left side: of boxes of 20 x 20 px, those 5 px apart share 0.6 of their union, 10 px apart 0.33.
 Boxes = list[tuple[str, float, float]]
@@ -50,10 +53,13 @@ class Lake:
             detections_row(
                 image_id=image,
                 model_id="m",
+                width=100,
+                height=100,
                 detections=[_box(*box) for box in boxes],
                 n_detections=len(boxes),
+                image_feature=[float(place**2)],
             )
-            for image, boxes in found.items()
+            for place, (image, boxes) in enumerate(found.items())
         ]
         self.write(DETECTIONS, seen, spark_schema(DETECTIONS).simpleString()[7:-1], "ts")
 
@@ -80,6 +86,13 @@ def lake(session: SparkSession, tmp_path: Path) -> Lake:
     return Lake(session, tmp_path)
 
 
+def picked(lake: Lake, cycle: str, **settings: Any) -> list[str]:
+    """Images or boxes that a strategy picks for a cycle, in order."""
+    acquire(lake.run, cycle, MODEL, AcquireSettings.model_validate(settings), ScoreSettings(), seed=5)
+    mine = lake.run.store.read(ACQUISITION).where(F.col("cycle_id") == cycle).orderBy("rank")
+    return [row.detection_id or row.image_id for row in mine.collect()]
+
+
 def column(rows: DataFrame, name: str) -> list[Any]:
     """A column's values in order."""
     return sorted(row[name] for row in rows.select(name).collect())
@@ -96,7 +109,7 @@ def test_detections_of_one_object_are_one_box_the_best_scored(lake: Lake) -> Non
             "e": [],
         }
     )
-    pool = box_pool(lake.run, "c", MODEL, AcquireSettings(box_threshold=0.05), None)
+    pool = box_pool(lake.run, OTHERS, MODEL, AcquireSettings(box_threshold=0.05), None)
     expected = ["car 1", "car 2", "car 3", "car 4", "car 5", "car 7"]
     assert column(pool, "detection_id") == expected
     assert column(pool, "uncertainty") == pytest.approx([0.1, 0.1, 0.3, 0.5, 0.5, 0.5])
@@ -106,3 +119,19 @@ def test_detections_of_one_object_are_one_box_the_best_scored(lake: Lake) -> Non
         ("car 2", "noisy"),
         ("car 3", "labeled"),
     }
+
+
+def test_a_cycle_picked_again_is_the_same_and_picks_nothing_that_is_out(lake: Lake) -> None:
+    lake.detect({f"i{n}": [] for n in range(10)})
+    picks = partial(picked, lake, strategies=("k_center_images",))
+    first, second = (picks(cycle, budget=2) for cycle in ("first", "second"))
+    assert picks("first", budget=2, near_misses=3) == first
+    assert not {*first} & {*second}
+    # A cycle that branches off with the picks: both stay as they are.
+    copied = lake.run.store.read(ACQUISITION, pinned=True).where("cycle_id = 'first'")
+    lake.run.store.merge(ACQUISITION, copied.withColumn("cycle_id", F.lit("branch")))
+    assert picks("branch", budget=2) == first
+    # Other settings make it a new pick: what later cycles picked is out by now.
+    anew = picks("first", budget=3)
+    assert not {*anew} & {*first, *second}
+    assert picks("first", budget=3) == anew

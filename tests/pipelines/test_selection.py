@@ -84,7 +84,7 @@ class Acquisition:
             method="exact",
             scoring=ScoreSettings(),
             seed=1,
-            cycle_id="c",
+            others="true",
             settings=acquire,
         )
         plain = {"score": "random", "description": "by uncertainty"}
