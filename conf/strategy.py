@@ -40,7 +40,11 @@ class Strategy:
     @property
     def score_text(self) -> str:
         """What the strategy ranks by, for people."""
-        return "distance to the nearest center" if self.spec.k_center else self.score
+        if self.spec.k_center is None:
+            return self.score
+        best = self.spec.k_center.of_best
+        among = "" if best is None else f" among the best {best:g} budgets by {self.score}"
+        return f"distance to the nearest center{among}"
 
     @property
     def ranked_parts(self) -> tuple[tuple[float, Strategy], ...]:

@@ -178,11 +178,13 @@ class _Search:
         """Rules turn some candidates down, and one more than the budget shows who came next."""
         units, quotas = self._budget.most_units, self._strategy.spec.quotas
         best = (2 * units if self._has_rules() else units) + SPARE_CANDIDATES
-        if part.strategy.spec.k_center and not self._has_rules():
+        is_spread = part.strategy.spec.k_center is not None and not self._has_rules()
+        if is_spread:
             best = units
         minimums = {} if quotas is None else quotas.at_least
         of_group = {group: 2 * count + SPARE_CANDIDATES for group, count in minimums.items()}
-        return Reach(units=units, best=best, of_group=of_group).widened(1, self._most)
+        spare = self._ranking.settings.near_misses if is_spread else 0
+        return Reach(units=units, best=best, of_group=of_group, spare=spare).widened(1, self._most)
 
     def _shortlist(self, part: Part, reach: Reach) -> _Shortlist:
         """The candidates within reach, each once, with what bars those that look like a known picture."""

@@ -90,11 +90,13 @@ class Reach:
         units: Units the budget buys at most: what k-center spreads even where tasks hold no more.
         best: The best of all.
         of_group: And of each group with a minimum, its best.
+        spare: And so many that k-center would pick next.
     """
 
     units: int
     best: int
     of_group: Mapping[str, int]
+    spare: int = 0
 
     def widened(self, factor: int, most: int) -> Reach:
         """So many times as far; at most so many of all, and as many of all groups together."""
@@ -152,12 +154,12 @@ def best_candidates(
     """
     free = part.scored.where("blocked_by_rule IS NULL")
 
-    def best(rows: DataFrame, units: int, most: int) -> tuple[DataFrame, Spread | None]:
+    def best(rows: DataFrame, units: int, most: int, spare: int = 0) -> tuple[DataFrame, Spread | None]:
         if part.strategy.spec.k_center is not None:
-            return _spread(rows, part, ranking, units, most, kept)
+            return _spread(rows, part, ranking, units, most, spare, kept)
         return rows.withColumn("merit", F.col("score")).orderBy(F.desc("merit"), "tie").limit(most), None
 
-    of_all, spread = best(free, reach.units, reach.best)
+    of_all, spread = best(free, reach.units, reach.best, reach.spare)
     lists = [of_all.withColumn("of_group", F.lit(None).cast("string"))]
     for group, most in reach.of_group.items():
         rows, _ = best(free.where(F.col("group") == group), min(most, reach.units), most)
@@ -201,9 +203,9 @@ def _by_temporal_rules(rows: DataFrame, spec: TemporalSpec, ranking: Ranking, ti
 
 
 def _spread(
-    rows: DataFrame, part: Part, ranking: Ranking, units: int, most: int, kept: ExitStack
+    rows: DataFrame, part: Part, ranking: Ranking, units: int, most: int, spare: int, kept: ExitStack
 ) -> tuple[DataFrame, Spread | None]:
-    """The first `most` picks of k-center, or so many as tasks can hold but at least `units`."""
+    """The first `most` picks of k-center, or so many as tasks can hold but at least `units`; `spare` more."""
     key, spec, pool = part.strategy.key, part.strategy.spec.k_center, rows
     if spec is not None and spec.of_best is not None:
         pool = pool.orderBy(F.desc("score"), "tie").limit(int(spec.of_best * units))
@@ -220,6 +222,7 @@ def _spread(
     picks = k_center(
         points,
         k=min(n, most),
+        spare=spare,
         seeds=seeds,
         seed=ranking.seed,
         max_rows_per_task=ranking.settings.k_center_rows,

@@ -36,8 +36,9 @@ class KCenterPicks:
     """Chosen points and how well they cover all.
 
     Attributes:
-        rows: Columns id STRING, rank INT (1 to k), distance DOUBLE (to the nearest center before the pick;
-            null for the first where there was none). Persisted: `rows.unpersist()` when done.
+        rows: Columns id STRING, rank INT (1 to k, and on with spare ones), distance DOUBLE (to the nearest
+            center before the pick; null for the first where there was none). Persisted: `rows.unpersist()`
+            when done.
         k: How many were asked for.
         radius: Largest distance of any point to its nearest center, seeds included.
         lower_bound: No k centers beside the seeds, anywhere in space, have a smaller radius.
@@ -60,6 +61,7 @@ def k_center(
     points: DataFrame,
     *,
     k: int,
+    spare: int = 0,
     seeds: DataFrame | None = None,
     seed: int,
     max_rows_per_task: int,
@@ -70,6 +72,7 @@ def k_center(
     Args:
         points: Columns id STRING, feature ARRAY<FLOAT>; ids unique.
         k: Picks, 1 to the number of points.
+        spare: So many more of the greedy order, as far as there are; they change neither picks nor radius.
         seeds: Columns id, feature: centers there already, such as labeled points. Every task holds them all.
         seed: Seed of ties, groups and, where there are no seeds, of the first pick.
         max_rows_per_task: Points and seeds a task may hold, give or take the spread of a hash: at d values
@@ -91,16 +94,19 @@ def k_center(
         raise QuarryError(f"k-center: {k:,} picks of {n_points:,} points: ask for 1 to {n_points:,}")
     n_groups = group_count(n_points, k, n_seeds, max_rows_per_task)
     grouped = points.select("id", "feature", *_tie_and_group(seed, n_groups))
-    pick = partial(group_picks, k=k)
     by_group = partial(_by_group, device=device)
-    picked = first = by_group(grouped, seeds, n_groups, pick, PICKS_SCHEMA).persist(keep)
+    last = partial(group_picks, k=k + spare)
+    each = last if n_groups == 1 else partial(group_picks, k=k)
+    picked = first = by_group(grouped, seeds, n_groups, each, PICKS_SCHEMA).persist(keep)
     radius = spread = _number(first, F.max("group_radius"))
     if n_groups > 1:
         union = first.select("id", "feature", "tie", F.lit(0).alias("group"))
-        picked = by_group(union, seeds, 1, pick, PICKS_SCHEMA).persist(keep)
-        centers = picked.select("id", "feature").unionByName(seeds)
+        picked = by_group(union, seeds, 1, last, PICKS_SCHEMA).persist(keep)
+        centers = picked.where(F.col("rank") <= k).select("id", "feature").unionByName(seeds)
         radius = _number(by_group(grouped, centers, n_groups, group_radius, RADIUS_SCHEMA), F.max("radius"))
-    least_gap = _number(picked, F.min("distance"))
+    elif spare and k < n_points:  # the next pick is the point farthest from the first k
+        radius = _number(picked.where(F.col("rank") == k + 1), F.max("distance"))
+    least_gap = _number(picked.where(F.col("rank") <= k), F.min("distance"))
     for kept in (points, seeds, *([first] if n_groups > 1 else [])):
         kept.unpersist()
     assert radius is not None and spread is not None

@@ -63,6 +63,18 @@ def test_radius_is_within_the_proven_factor_of_the_best(session: SparkSession) -
         assert picks.factor <= factor + 1e-12
 
 
+@pytest.mark.parametrize("max_rows", [12, 24])
+def test_spare_picks_go_on_and_change_nothing_before(session: SparkSession, max_rows: int) -> None:
+    points, found = frame(session, points_near_clusters(24, 4)), []
+    for spare in (0, 2):
+        picks = k_center(points, k=3, spare=spare, seed=SEED, max_rows_per_task=max_rows)
+        found.append((picks, [row.id for row in picks.rows.orderBy("rank").collect()]))
+        picks.rows.unpersist()
+    (plain, ids), (more, longer) = found
+    assert len(longer) == 5 and longer[:3] == ids
+    assert (more.radius, more.k) == (plain.radius, 3) and more.lower_bound <= plain.lower_bound
+
+
 def test_bad_features_are_named(session: SparkSession) -> None:
     rows = [("a", [1.0, 2.0]), ("b", None), ("c", []), ("d", [1.0, 2.0])]
     cases = [

@@ -193,6 +193,19 @@ def test_k_center_says_what_its_picks_reach_beside_a_bound(
     assert found.radius / 4 <= found.lower_bound <= 3.5
 
 
+def test_near_misses_of_k_center_are_next_in_its_order_and_change_no_pick(acquisition: Acquisition) -> None:
+    spec = {"k_center": {"of_best": 3.0}}
+    picks, missed = acquisition.picks(spec, looks=[None] * 30, budget=4, near_misses=0)
+    assert missed == {}
+    reached = acquisition.coverage["mine"]
+    more, missed = acquisition.picks(spec, looks=[None] * 30, budget=4, near_misses=3)
+    assert more == picks and acquisition.coverage["mine"].radius == reached.radius
+    longer, _ = acquisition.picks({"k_center": {"of_best": 12 / 7}}, looks=[None] * 30, budget=7)
+    assert list(missed) == longer[4:]
+    start = "rank 5 of distance to the nearest center among the best 3 budgets by uncertainty, "
+    assert missed[longer[4]].startswith(start)
+
+
 def test_what_looks_like_a_known_picture_is_left_out_and_named(acquisition: Acquisition) -> None:
     looks = far_apart(21)[1:]
     known = (("old-1", looks[0], None), ("old-0", looks[0], None), ("other", None, [3.0, 0.5]))
