@@ -21,7 +21,7 @@ from pipelines.budget import (
     require_budget_within,
     require_room_for_a_group,
 )
-from pipelines.candidate_search import picks_and_near_misses
+from pipelines.candidate_search import PLURAL, picks_and_near_misses
 from pipelines.candidates import Ranking
 from pipelines.coverage import tell_coverage, write_coverage
 from pipelines.models import Model
@@ -31,8 +31,6 @@ from pipelines.pool import box_pool, image_pool
 from pipelines.run import Run
 from pipelines.tables import sql_literal
 from schemas.tables import ACQUISITION, MANIFESTS, NEAR_MISSES
-
-_PLURAL = {"image": "images", "box": "boxes"}
 
 
 def acquire(
@@ -129,7 +127,7 @@ def _pools(chosen: Sequence[Strategy], eta: float, ranking: Ranking) -> dict[tup
         else:
             rows = box_pool(run, others, model, settings, by)
         rows = rows.transform(priced, settings, unit)
-        pools[unit, by] = _Pool(rows, require_budget_within(rows, budget, _PLURAL[unit]), budget)
+        pools[unit, by] = _Pool(rows, require_budget_within(rows, budget, PLURAL[unit]), budget)
     return pools
 
 

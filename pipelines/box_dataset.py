@@ -44,8 +44,9 @@ def box_dataset(
         only_partly_labeled: Leaves out boxes of images without labels and of completely labeled ones.
 
     Returns:
-        Columns image_id, status, sent (whether it overlaps a sent box by IoU >= 0.5), detection_id, label,
-        label_name, score, x1, y1, x2, y2, logits, feature.
+        Columns image_id, status, answered (whether a labeled or background box of `ground_truth` is the same
+        object), sent (whether a sent box is), detection_id, label, label_name, score, x1, y1, x2, y2, logits,
+        feature.
 
     Source: fine-grained boxes, Eq. 1 and "Updating the Training Dataset".
     """
@@ -62,7 +63,8 @@ def box_dataset(
     if sent is not None:
         boxes = boxes.join(sent.withColumnRenamed("boxes", "sent_boxes"), "image_id", "left")
         is_sent = F.coalesce(F.exists("sent_boxes", lambda box: same_object(box, F.col("d"))), F.lit(False))
-    return boxes.select("image_id", _status().alias("status"), is_sent.alias("sent"), "d.*")
+    answered = F.coalesce(_overlaps(LABELED) | _overlaps(BACKGROUND), F.lit(False)).alias("answered")
+    return boxes.select("image_id", _status().alias("status"), answered, is_sent.alias("sent"), "d.*")
 
 
 def _one_box_per_object(detections: Column) -> Column:

@@ -15,6 +15,7 @@ from conf.strategy import Strategy
 from pipelines.budget import Budget
 from pipelines.candidates import Part, Ranking, Reach, best_blocked, best_candidates, scored_pool
 from pipelines.coverage import Coverage, Spread, coverage
+from pipelines.feature_check import feature_width
 from pipelines.known_duplicates import (
     KnownPictures,
     comparable,
@@ -24,9 +25,10 @@ from pipelines.known_duplicates import (
     likenesses,
     require_looks,
 )
-from pipelines.pool import known_pictures
+from pipelines.pool import known_features, known_pictures
 from pipelines.selection import CANDIDATE_COLUMNS, require_possible_minimums, selected
 
+PLURAL = {"image": "images", "box": "boxes"}
 # What a near miss may be taken from, beyond the budget itself.
 SPARE_CANDIDATES = 1_000
 WIDER = 4
@@ -89,6 +91,7 @@ class _Search:
         self._strategy, self._budget, self._ranking, self._kept = strategy, budget, ranking, kept
         self._pool = pool
         self._known, width = self._known_pictures()
+        centers = self._known_centers()
         n_parts = len(strategy.ranked_parts)
         self._most = min(MOST_CANDIDATES, MOST_VALUES // max(1, width)) // n_parts
         self._parts = [
@@ -96,6 +99,7 @@ class _Search:
                 strategy=part,
                 scored=self._scored(part),
                 features=pool.select(part.key, "feature"),
+                known=centers if part.spec.k_center else None,
             )
             for _, part in strategy.ranked_parts
         ]
@@ -163,6 +167,23 @@ class _Search:
             )
         rows = known.where(~lacks_look(spec))
         return KnownPictures(rows=rows, count=rows.count(), rule=duplicate_rule(spec)), width
+
+    def _known_centers(self) -> DataFrame | None:
+        """What k-center starts from; none where no part spreads."""
+        strategy, ranking = self._strategy, self._ranking
+        if not any(part.spec.k_center for _, part in strategy.ranked_parts):
+            return None
+        unit = strategy.spec.unit
+        known = known_features(ranking.run, ranking.others, ranking.model, ranking.settings, unit)
+        known = self._keep(known)
+        is_missing = feature_width() < 1
+        n_missing = known.where(is_missing).count()
+        if n_missing:
+            ranking.run.tell(
+                f"{strategy.name}: {n_missing:,} labeled or sent {PLURAL[unit]} have no feature: "
+                "k-center does not start from them"
+            )
+        return known.where(~is_missing)
 
     def _scored(self, part: Strategy) -> DataFrame:
         """Kept where it is read more than once."""

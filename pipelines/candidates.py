@@ -17,7 +17,7 @@ from conf.strategy import Strategy
 from pipelines.coverage import Spread
 from pipelines.k_center import k_center
 from pipelines.models import Model
-from pipelines.pool import earlier_frames, known_features
+from pipelines.pool import earlier_frames
 from pipelines.ranked_images import ranked_images
 from pipelines.run import Run
 from pipelines.temporal import TemporalRules, temporal_survivors
@@ -75,11 +75,13 @@ class Part:
         strategy: The part.
         scored: From `scored_pool`.
         features: Columns `strategy.key` and feature of the pool, for k-center.
+        known: Columns id and feature that k-center starts from.
     """
 
     strategy: Strategy
     scored: DataFrame
     features: DataFrame
+    known: DataFrame | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,11 +211,8 @@ def _spread(
     key, spec, pool = part.strategy.key, part.strategy.spec.k_center, rows
     if spec is not None and spec.of_best is not None:
         pool = pool.orderBy(F.desc("score"), "tie").limit(int(spec.of_best * units))
-    seeds = known_features(
-        ranking.run, ranking.others, ranking.model, ranking.settings, part.strategy.spec.unit
-    )
-    n = pool.count()
-    if not n:
+    n, seeds = pool.count(), part.known
+    if not n or seeds is None:
         return pool.withColumn("merit", F.lit(0.0)), None
     if most > units:
         room = max(1, ranking.settings.k_center_rows - seeds.count())

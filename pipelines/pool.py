@@ -124,16 +124,18 @@ def known_pictures(run: Run, others: str, model: Model, settings: AcquireSetting
 
 
 def known_features(run: Run, others: str, model: Model, settings: AcquireSettings, unit: str) -> DataFrame:
-    """id and feature of labeled and sent images or boxes: the centers that k-center starts from."""
+    """id and feature (perhaps null) of labeled and sent images or boxes: the centers of k-center.
+
+    Boxes count that people were asked about, those they called background too: L_B of the fine-grained boxes
+    paper. Detections without an object in completely labeled images do not: nobody looked at them.
+    """
     if unit == "image":
         pictures = known_pictures(run, others, model, settings)
-        return pictures.select(F.col("image_id").alias("id"), "feature").where("feature IS NOT NULL")
+        return pictures.select(F.col("image_id").alias("id"), "feature")
     boxes = box_dataset(run, model, settings.box_threshold, sent=_boxes_elsewhere(run, others))
-    conditions = {"labeled": "status = 'labeled'", "sent": "sent"}
+    conditions = {"labeled": "answered", "sent": "sent"}
     known = " OR ".join(["FALSE", *(conditions[name] for name in _taken(settings))])
-    return boxes.where(f"feature IS NOT NULL AND ({known})").select(
-        F.col("detection_id").alias("id"), "feature"
-    )
+    return boxes.where(known).select(F.col("detection_id").alias("id"), "feature")
 
 
 def earlier_frames(run: Run, others: str, model: Model, settings: AcquireSettings) -> DataFrame:

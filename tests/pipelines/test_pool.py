@@ -14,7 +14,7 @@ from conf.settings import AcquireSettings, ScoreSettings
 from pipelines.acquire import acquire
 from pipelines.box_dataset import box_dataset
 from pipelines.models import Model
-from pipelines.pool import box_pool
+from pipelines.pool import box_pool, known_features
 from pipelines.run import Run
 from pipelines.tables import TableStore, in_schema, spark_schema
 from schemas.table import Table
@@ -135,3 +135,20 @@ def test_a_cycle_picked_again_is_the_same_and_picks_nothing_that_is_out(lake: La
     anew = picks("first", budget=3)
     assert not {*anew} & {*first, *second}
     assert picks("first", budget=3) == anew
+
+
+def test_box_k_center_starts_from_what_people_were_asked_about(lake: Lake) -> None:
+    places = {"a": (0.0, 25.0, 50.0), "b": (0.0, 25.0, 50.0), "c": (0.0, 60.0), "d": (75.0,)}
+    lake.detect({i: [(f"car {i}{x:.0f}", 0.5, x) for x in xs] for i, xs in places.items()})
+    lake.label("a", ("labeled", 0.0), ("background", 25.0))
+    lake.label("b", ("labeled", 0.0), ("background", 25.0), complete=True)
+    few = {"strategies": ("k_center_boxes",), "budget_in": "boxes"}
+    # 75 is farthest from the centers 0 and 25.
+    assert picked(lake, "other", budget=1, **few) == ["car d75"]
+    settings = AcquireSettings()
+    centers = known_features(lake.run, OTHERS, MODEL, settings, "box")
+    assert column(centers, "id") == ["car a0", "car a25", "car b0", "car b25", "car d75"]
+    told = len(lake.told)
+    # Of 50, 0 and 60 the first is farthest from 0, 25 and 75.
+    assert picked(lake, "c", budget=1, **few) == ["car a50"]
+    assert len(lake.told) == told + 1, "only the radius"

@@ -13,7 +13,7 @@ from conf.acquisition_spec import UNCERTAINTY, StrategySpec
 from conf.errors import QuarryError
 from conf.settings import AcquireSettings, ScoreSettings
 from conf.strategy import Strategy
-from pipelines import candidate_search, candidates
+from pipelines import candidate_search
 from pipelines.budget import budget_of, priced
 from pipelines.candidate_search import picks_and_near_misses
 from pipelines.candidates import Ranking
@@ -74,7 +74,7 @@ class Acquisition:
         old = self._session.createDataFrame(list(known), KNOWN)
         self._monkeypatch.setattr(candidate_search, "known_pictures", lambda *_: old)
         centers = old.select(F.col("image_id").alias("id"), "feature")
-        self._monkeypatch.setattr(candidates, "known_features", lambda *_: centers)
+        self._monkeypatch.setattr(candidate_search, "known_features", lambda *_: centers)
         self._monkeypatch.setattr(candidate_search, "selected", self._counted)
         model = Model(model_id="m", name="m", head="softmax", classes={})
         run = Run(store=TableStore(self._session, str(self._root)), tell=self.told.append)
@@ -191,6 +191,15 @@ def test_k_center_says_what_its_picks_reach_beside_a_bound(
     assert (found.n, found.radius) == (30, max(min(abs(i - c) for c in centers) for i in range(30)))
     # The best three are 3, 17.5 and 25.5.
     assert found.radius / 4 <= found.lower_bound <= 3.5
+
+
+def test_known_pictures_without_a_feature_are_counted(acquisition: Acquisition) -> None:
+    known = (("old", None, None), ("older", None, []), ("oldest", None, [0.0, 0.0]))
+    picks, _ = acquisition.picks({"k_center": {}}, looks=[None] * 9, known=known, budget=1)
+    assert picks == ["i008"]
+    assert acquisition.told == [
+        "mine: 2 labeled or sent images have no feature: k-center does not start from them"
+    ]
 
 
 def test_near_misses_of_k_center_are_next_in_its_order_and_change_no_pick(acquisition: Acquisition) -> None:
