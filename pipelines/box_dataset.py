@@ -62,7 +62,7 @@ def box_dataset(
     is_sent = F.lit(False)
     if sent is not None:
         boxes = boxes.join(sent.withColumnRenamed("boxes", "sent_boxes"), "image_id", "left")
-        is_sent = F.coalesce(F.exists("sent_boxes", lambda box: same_object(box, F.col("d"))), F.lit(False))
+        is_sent = F.coalesce(meets_any(F.col("d"), F.col("sent_boxes")), F.lit(False))
     answered = F.coalesce(_overlaps(LABELED) | _overlaps(BACKGROUND), F.lit(False)).alias("answered")
     return boxes.select("image_id", _status().alias("status"), answered, is_sent.alias("sent"), "d.*")
 
@@ -109,16 +109,25 @@ def boxes_of_picks(run: Run, picks: DataFrame) -> DataFrame:
     )
 
 
+def cut_to_image(box: Column) -> Column:
+    """The corners of the box as labelers see it, cut to the image of the columns width and height."""
+    return F.struct(
+        F.greatest(box["x1"], F.lit(0.0)).alias("x1"),
+        F.greatest(box["y1"], F.lit(0.0)).alias("y1"),
+        F.least(box["x2"], F.col("width").cast("double")).alias("x2"),
+        F.least(box["y2"], F.col("height").cast("double")).alias("y2"),
+    )
+
+
 def is_inside(box: Column) -> Column:
     """Whether a part of the box that can be seen lies inside its image, of the columns width and height.
 
-    True where the size is unknown. Detectors may find boxes without area; NaN is larger than any number and
-    left for the writers to refuse.
+    All of it where the size is unknown. Detectors may find boxes without area; NaN is larger than any number
+    and left for the writers to refuse.
     """
-    width = F.least(box.x2, F.col("width")) - F.greatest(box.x1, F.lit(0.0))
-    height = F.least(box.y2, F.col("height")) - F.greatest(box.y1, F.lit(0.0))
-    is_large = (width >= SMALLEST_SIDE_PX) & (height >= SMALLEST_SIDE_PX)
-    return F.coalesce(is_large, F.lit(True))
+    seen = cut_to_image(box)
+    width, height = seen["x2"] - seen["x1"], seen["y2"] - seen["y1"]
+    return F.coalesce((width >= SMALLEST_SIDE_PX) & (height >= SMALLEST_SIDE_PX), F.lit(True))
 
 
 def same_object(a: Column, b: Column) -> Column:

@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.k_center import KCenterPicks, covering_radius
+from pipelines.local_frame import local_frame
 from pipelines.run import Run
 from pipelines.tables import spark_schema, sql_literal
 from schemas.tables import METRICS
@@ -104,4 +105,4 @@ def write_coverage(run: Run, cycle_id: str, model_id: str, found: Sequence[Cover
         for one in found
         for metric, value in ((RADIUS, one.radius), (LOWER_BOUND, one.lower_bound))
     ]
-    run.store.replace(METRICS, run.store.session.createDataFrame(rows, spark_schema(METRICS)), where=where)
+    run.store.replace(METRICS, local_frame(run.store.session, rows, spark_schema(METRICS)), where=where)

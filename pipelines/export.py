@@ -20,7 +20,7 @@ from pipelines.local_frame import local_frame
 from pipelines.models import Model
 from pipelines.run import Run
 from pipelines.score_inputs import detections_of
-from pipelines.tables import spark_schema, utc_timestamp
+from pipelines.tables import differs, spark_schema, utc_timestamp
 from schemas.tables import ACQUISITION, MANIFESTS, MODELS
 from udfs.formats.registry import FORMATS
 from udfs.formats.task import Manifest, is_question
@@ -304,10 +304,7 @@ def _record(
     ]
     frame = local_frame(run.store.session, rows, spark_schema(MANIFESTS))
     frame = frame.withColumn("ts", utc_timestamp(run.started_s))
-    changed = " OR ".join(
-        f"NOT (t.{name} <=> s.{name})" for name in ("sha256", "tasks", "cost_s", "cost_money")
-    )
-    run.store.merge(MANIFESTS, frame, changed=changed)
+    run.store.merge(MANIFESTS, frame, changed=differs("sha256", "tasks", "cost_s", "cost_money"))
     mine = run.store.read(MANIFESTS).where(
         (F.col("cycle_id") == cycle_id) & F.col("vendor").isin(*settings.formats)
     )

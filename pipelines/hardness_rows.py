@@ -36,6 +36,13 @@ def query_digest(settings: ScoreSettings, *, is_baseline: bool = False) -> Colum
     return F.coalesce(F.try_element_at(F.create_map(*[F.lit(t) for p in own for t in p]), "query"), plain)
 
 
+def query_hash_meant(settings: ScoreSettings) -> Column:
+    """What a row's `query_hash` must be for it to mean what these settings ask for, by its `method`."""
+    is_baseline = F.col("method") == BASELINE
+    of_baseline = query_digest(settings, is_baseline=True)
+    return F.when(is_baseline, of_baseline).otherwise(query_digest(settings))
+
+
 def up_to_date(
     detections: DataFrame, run: Run, model_id: str, method: str, digest: str, query_hash: Column
 ) -> DataFrame:

@@ -15,7 +15,7 @@ from conf.settings import LakeSettings
 from pipelines.local_frame import local_frame
 from pipelines.quarantine import record_outcomes, settle, unreached
 from pipelines.run import Run
-from pipelines.tables import utc_timestamp
+from pipelines.tables import differs, utc_timestamp
 from schemas.tables import IMAGES
 from udfs.image_files import filesystem_and_path
 from udfs.ingest import HEADER_SCHEMA, PLACE_SCHEMA, header_batches, place_batches
@@ -23,9 +23,7 @@ from udfs.lake_listing import LISTING_SCHEMA, lake_folders, list_batches
 
 FOLDERS_PER_LISTING = 64
 FILES_PER_TASK = 2_000
-CHANGED_FILE = " OR ".join(
-    f"NOT (t.{name} <=> s.{name})" for name in ("uri", "size_bytes", "mtime", "width", "height")
-)
+CHANGED_FILE = differs("uri", "size_bytes", "mtime", "width", "height")
 PLACES = ("sequence_id", "frame_index")
 
 

@@ -9,6 +9,7 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 
 from conf.errors import QuarryError
+from pipelines.local_frame import local_frame
 from pipelines.run import Run
 from udfs.formats.registry import FORMATS
 from udfs.image_files import filesystem_and_path
@@ -30,11 +31,11 @@ def label_files(run: Run, labels_uri: str, form: str) -> tuple[DataFrame, int]:
     filesystem, path = filesystem_and_path(labels_uri)
     kind = filesystem.get_file_info(path).type
     if kind == pafs.FileType.File:
-        return run.store.session.createDataFrame([(labels_uri,)], "uri STRING"), 1
+        return local_frame(run.store.session, [(labels_uri,)], "uri STRING"), 1
     if kind != pafs.FileType.Directory:
         raise QuarryError(f"labels {labels_uri}: no such file or folder")
     suffixes = FORMATS[form].suffixes
-    folder = run.store.session.createDataFrame([(labels_uri,)], "folder STRING").coalesce(1)
+    folder = local_frame(run.store.session, [(labels_uri,)], "folder STRING").coalesce(1)
     listed = folder.mapInArrow(partial(label_file_batches, suffixes=suffixes), "uri STRING")
     listed = listed.persist(StorageLevel.DISK_ONLY)
     n_files = listed.count()

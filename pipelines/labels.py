@@ -19,7 +19,7 @@ from pipelines.labeling_tasks import image_task_id, task_cycle, task_kind
 from pipelines.models import Model
 from pipelines.partial_labels import with_verdicts
 from pipelines.run import Run
-from pipelines.tables import utc_timestamp
+from pipelines.tables import differs, utc_timestamp
 from schemas.table import Table
 from schemas.tables import GROUND_TRUTH, GROUND_TRUTH_HISTORY, IMAGES, LABEL_IMPORTS, LABEL_REJECTS
 from udfs.formats.shown_values import without_query
@@ -30,9 +30,7 @@ FILES_PER_TASK = 64
 REASONS_TOLD = 5
 OF_NO_CLASS = "reason RLIKE '(^|: )class .* is (unknown to the model|not mentioned)'"
 MAX_PIXELS = 2**31 - 1
-NEW_CONTENT = " OR ".join(
-    f"NOT (t.{name} <=> s.{name})" for name in ("boxes", "split", "complete", "annotator", "annotated_ts")
-)
+NEW_CONTENT = differs("boxes", "split", "complete", "annotator", "annotated_ts")
 # An import beside this one may have written labels that were made from more answers.
 NOT_BEHIND = "s.n_answers >= coalesce(t.n_answers, 0)"
 

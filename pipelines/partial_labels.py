@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.box_dataset import BACKGROUND, boxes_of_picks, meets_any
+from pipelines.box_dataset import BACKGROUND, boxes_of_picks, cut_to_image, is_inside, meets_any
 from pipelines.labeling_tasks import BOXES, image_task_id, task_kind
 from pipelines.run import Run
 from pipelines.tables import sql_literal
@@ -76,16 +76,10 @@ def _sent_picks(run: Run, cycle_id: str, answers: DataFrame) -> DataFrame:
         F.lit(QUERY_SOURCE).alias("source"),
         F.col("d.detection_id"),
     ).cast(TRUTH_BOX_DDL)
-    corners = F.struct(  # boxes are sent cut to their image
-        F.greatest("d.x1", F.lit(0.0)).alias("x1"),
-        F.greatest("d.y1", F.lit(0.0)).alias("y1"),
-        F.least("d.x2", F.col("width").cast("double")).alias("x2"),
-        F.least("d.y2", F.col("height").cast("double")).alias("y2"),
+    found = boxes_of_picks(run, picks.where("unit = 'box'")).where(is_inside(F.col("d")))
+    boxes = found.select(
+        "image_id", F.col("d.detection_id"), verdict.alias("box"), cut_to_image(F.col("d")).alias("sent")
     )
-    boxes = boxes_of_picks(run, picks.where("unit = 'box'")).select(
-        "image_id", F.col("d.detection_id"), verdict.alias("box"), corners.alias("sent")
-    )
-    boxes = boxes.where("sent.x2 > sent.x1 AND sent.y2 > sent.y1")
     keys = ["image_id", "detection_id"]
     rows = picks.select(*keys, "strategy", "unit").distinct().join(boxes, keys, "left")
     query = F.when(F.col("box").isNotNull(), F.struct("strategy", "box", "sent"))

@@ -7,7 +7,7 @@ from pyspark.sql import functions as F
 
 from conf.errors import QuarryError, nearest
 from conf.settings import ScoreSettings
-from pipelines.hardness_rows import BASELINE, GROUND_TRUTH, query_digest
+from pipelines.hardness_rows import BASELINE, GROUND_TRUTH, query_hash_meant
 from pipelines.models import Model
 from pipelines.run import Run
 from pipelines.score_inputs import detections_of
@@ -46,9 +46,7 @@ def ranked_images(run: Run, model: Model, query: str, method: str, scoring: Scor
             "it in score.queries or score.baselines, or, for a pixel score, `quarry detect` with it in "
             "detector.pixel_scores and then `quarry score`"
         )
-    is_baseline = F.col("method") == BASELINE
-    meaning = F.when(is_baseline, query_digest(scoring, is_baseline=True)).otherwise(query_digest(scoring))
-    meant = candidates.where(F.col("query_hash") == meaning)
+    meant = candidates.where(F.col("query_hash") == query_hash_meant(scoring))
     if meant.isEmpty():
         raise ScoredOtherwise(
             f"acquire: {query!r} was scored last with other settings (eta, iou_threshold, matcher, classes "

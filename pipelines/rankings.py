@@ -6,7 +6,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from conf.settings import ScoreSettings
-from pipelines.hardness_rows import BASELINE, GROUND_TRUTH, query_digest
+from pipelines.hardness_rows import BASELINE, GROUND_TRUTH, query_hash_meant
 from pipelines.models import Model
 from pipelines.run import Run
 from schemas.tables import HARDNESS
@@ -36,9 +36,7 @@ def rankings(run: Run, held_out: DataFrame, model: Model, scoring: ScoreSettings
     keys += [(BASELINE, name) for name in baselines]
     column = {key: f"value_{place}" for place, key in enumerate(keys)}
     rows = run.store.read(HARDNESS).where(F.col("model_id") == model.model_id)
-    is_baseline = F.col("method") == BASELINE
-    digest = F.when(is_baseline, query_digest(scoring, is_baseline=True)).otherwise(query_digest(scoring))
-    rows = rows.where(F.col("query_hash") == digest)
+    rows = rows.where(F.col("query_hash") == query_hash_meant(scoring))
     # What is older than the detections it was made from speaks of others.
     current = rows.join(held_out.select("image_id", "detected_ts"), "image_id").where("ts >= detected_ts")
     images = current.groupBy("image_id")

@@ -290,6 +290,11 @@ def _same(table: Table, key: str) -> str:
     return f"t.`{key}` {'<=>' if nullable else '='} s.`{key}`"
 
 
+def differs(*names: str) -> str:
+    """The condition of a merge that a known row has another value in one of these columns; null is one."""
+    return " OR ".join(f"NOT (t.`{name}` <=> s.`{name}`)" for name in names)
+
+
 def in_schema(rows: DataFrame, table: Table) -> DataFrame:
     """The table's columns in schema order; nullable ones that the rows lack are null."""
     missing = [c for c in table.columns if c.nullable and c.name not in rows.columns]
