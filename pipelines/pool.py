@@ -51,9 +51,10 @@ def image_pool(
         F.lit(None).cast("string").alias("detection_id"),
         "image_hash",
         F.col("image_feature").alias("feature"),
-        F.size(F.filter("detections", lambda d: d.score >= eta)).alias("n_boxes"),
+        # Lists of single fields: Spark reads no logits and features of boxes.
+        F.size(F.filter("detections.score", lambda score: score >= eta)).alias("n_boxes"),
         F.lit(None).cast("double").alias("uncertainty"),
-        F.get("detections", F.lit(0))["label_name"].alias("class_name"),
+        F.get("detections.label_name", F.lit(0)).alias("class_name"),
     )
     rows = rows.transform(_with_places, run, by).select(*POOL_COLUMNS)
     return rows.transform(_without_images, excluded_images(run, others, model, settings))

@@ -14,7 +14,7 @@ from conf.settings import AcquireSettings, ScoreSettings
 from pipelines.acquire import acquire
 from pipelines.box_dataset import box_dataset
 from pipelines.models import Model
-from pipelines.pool import box_pool, known_features
+from pipelines.pool import box_pool, image_pool, known_features
 from pipelines.run import Run
 from pipelines.tables import TableStore, in_schema, spark_schema
 from schemas.table import Table
@@ -40,10 +40,13 @@ class Lake:
         frame = frame.withColumns({name: F.current_timestamp() for name in times})
         self.run.store.merge(table, in_schema(frame, table))
 
-    def detect(self, found: dict[str, Boxes], **columns: Any) -> None:
-        """Images and what the model found in them; a name's first word is its class, features are places."""
-        places = {"partitions": {}, "dataset": "d", **columns}
-        images = [{"image_id": i, "uri": i, "path": i, **places} for i in found]
+    def detect(self, found: dict[str, Boxes], **places: dict[str, Any]) -> None:
+        """Images and what the model found in them; a name's first word is its class, features are places.
+
+        `places` are more columns of an image.
+        """
+        usual = {"partitions": {}, "dataset": "d"}
+        images = [{"image_id": i, "uri": i, "path": i, **usual, **places.get(i, {})} for i in found]
         names = (
             "image_id STRING, uri STRING, path STRING, dataset STRING, partitions MAP<STRING, STRING>, "
             "sequence_id STRING, frame_index INT"
@@ -152,3 +155,19 @@ def test_box_k_center_starts_from_what_people_were_asked_about(lake: Lake) -> No
     # Of 50, 0 and 60 the first is farthest from 0, 25 and 75.
     assert picked(lake, "c", budget=1, **few) == ["car a50"]
     assert len(lake.told) == told + 1, "only the radius"
+
+
+def test_counting_boxes_and_classes_reads_no_features_of_boxes(lake: Lake) -> None:
+    lake.detect({"a": [("truck 1", 0.9, 0.0), ("car 1", 0.5, 30.0), ("car 2", 0.4, 60.0)], "b": []})
+    pool = image_pool(lake.run, OTHERS, MODEL, AcquireSettings(), 0.5, "class").drop("feature")
+    assert {(r.image_id, r.n_boxes, r.group) for r in pool.collect()} == {
+        ("a", 2, "truck"),
+        ("b", 0, "(none)"),
+    }
+    conf = lake.run.store.session.conf
+    before = conf.get("spark.sql.maxMetadataStringLength")
+    conf.set("spark.sql.maxMetadataStringLength", 10_000)
+    plan = pool.select("image_id", "n_boxes", "group")._jdf.queryExecution().executedPlan().toString()
+    conf.set("spark.sql.maxMetadataStringLength", before)
+    read = [line for line in plan.splitlines() if "ReadSchema" in line and "detections:" in line]
+    assert len(read) == 1 and "score:double" in read[0] and "logits" not in read[0] and "x1" not in read[0]
