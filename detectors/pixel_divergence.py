@@ -59,6 +59,13 @@ def pixel_divergence(
     Returns:
         (rows, width) float32, nats, 0 to len(maps) * log 2.
     """
+    return entropy_gap(maps, image_hw, radius_px, rows).clamp_min_(0)  # concavity of H, but for rounding
+
+
+def entropy_gap(
+    maps: Sequence[LevelMap], image_hw: tuple[int, int], radius_px: int, rows: range | None = None
+) -> Tensor:
+    """The same, below 0 by what float32 rounds."""
     height, width = image_hw
     rows = rows if rows is not None else range(height)
     reach = range(max(rows.start - radius_px, 0), min(rows.stop + radius_px, height))
@@ -71,7 +78,7 @@ def pixel_divergence(
     divergence = expected.neg_()
     for level in maps:
         divergence += binary_entropy(resized(level, image_hw, rows, radius_px))
-    return divergence.clamp_min_(0)  # concavity of H, but for rounding
+    return divergence
 
 
 def pixel_entropy(maps: Sequence[LevelMap], image_hw: tuple[int, int], rows: range | None = None) -> Tensor:

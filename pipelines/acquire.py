@@ -76,7 +76,7 @@ def acquire(
         others=others,
         settings=settings,
     )
-    require_places(run, chosen)
+    require_places(run, model, chosen)
     pools = _pools(chosen, scoring.eta, ranking)
     _require_scores(chosen, pools, ranking)
     priced_pools = [pools[_pool_key(strategy)] for strategy in chosen]

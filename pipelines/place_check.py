@@ -1,4 +1,4 @@
-"""Whether the lake's images have what rules are about: frames of videos, partition values."""
+"""Whether the lake's images and the model have what rules are about: frames, partition values, classes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pyspark.sql import functions as F
 from conf.acquisition_spec import PARTITION, StrategySpec
 from conf.errors import QuarryError, nearest
 from conf.strategy import Strategy
+from pipelines.models import Model
+from pipelines.pool import CLASS, NO_GROUP
 from pipelines.run import Run
 from schemas.tables import IMAGES
 
@@ -17,12 +19,12 @@ SEQUENCE = "sequence"
 MOST_KEYS = 1_000
 
 
-def require_places(run: Run, chosen: Sequence[Strategy]) -> None:
+def require_places(run: Run, model: Model, chosen: Sequence[Strategy]) -> None:
     """Fails where a rule could not hold anything back, as no image has what it goes by.
 
     Raises:
-        QuarryError: Temporal rules or a quota by sequence where no image is a frame of a video, or a quota by
-            a partition key that no image has.
+        QuarryError: Temporal rules or a quota by sequence where no image is a frame of a video, a quota by a
+            partition key that no image has, or a minimum for a class that the model does not know.
     """
     for strategy in chosen:
         for part in (strategy, *(part for _, part in strategy.parts)):
@@ -31,6 +33,14 @@ def require_places(run: Run, chosen: Sequence[Strategy]) -> None:
         quotas = strategy.spec.quotas
         if quotas is not None and quotas.by.startswith(PARTITION):
             _require_partition(run, quotas.by.removeprefix(PARTITION), f"strategy {strategy.name}")
+        if quotas is not None and quotas.by == CLASS:
+            known = (*model.classes.values(), NO_GROUP)
+            for name in quotas.at_least:
+                if name not in known:
+                    raise QuarryError(
+                        f"strategy {strategy.name}: quotas.at_least: {name!r} is no class of model "
+                        f"{model.name}; {nearest(name, known)}"
+                    )
 
 
 def _rule_over_sequences(spec: StrategySpec) -> str | None:

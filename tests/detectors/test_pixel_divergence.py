@@ -18,6 +18,7 @@ from detectors import pixel_divergence as subject
 from detectors.pixel_divergence import (
     LevelMap,
     binary_entropy,
+    entropy_gap,
     image_scores,
     mutual_information,
     pixel_divergence,
@@ -153,6 +154,8 @@ def test_divergence_is_at_least_zero_and_at_most_log_two_a_map(seed: int, power:
     levels = [LevelMap(level.probabilities**power) for level in random_levels(seed)]
     found = pixel_divergence(levels, IMAGE_HW, radius)
     assert torch.isfinite(found).all()
+    # Concavity, before what is below 0 is cut off.
+    assert float(entropy_gap(levels, IMAGE_HW, radius).min()) > -3e-6
     assert float(found.min()) >= 0 and float(found.max()) <= 3 * math.log(2) + 1e-6
 
 

@@ -10,6 +10,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from conf.errors import QuarryError
 from conf.settings import AcquireSettings, ScoreSettings
 from pipelines.acquire import acquire
 from pipelines.box_dataset import box_dataset
@@ -171,3 +172,53 @@ def test_counting_boxes_and_classes_reads_no_features_of_boxes(lake: Lake) -> No
     conf.set("spark.sql.maxMetadataStringLength", before)
     read = [line for line in plan.splitlines() if "ReadSchema" in line and "detections:" in line]
     assert len(read) == 1 and "score:double" in read[0] and "logits" not in read[0] and "x1" not in read[0]
+
+
+def test_quotas_hold_by_class_partition_and_sequence(lake: Lake) -> None:
+    kinds = {"a": "car", "b": "car", "c": "car", "d": "truck"}
+    places = {
+        i: {"partitions": {"date": date}, "sequence_id": video, "frame_index": 0}
+        for i, date, video in zip("abcd", ("mon", "mon", "mon", "tue"), ("v", "v", None, None), strict=True)
+    }
+    lake.detect({i: [(f"{kind} {i}", 0.9, 0.0)] for i, kind in kinds.items()}, **places)
+    for by, expected in {
+        "class": ["car", "car", "car", "truck"],
+        "partition:date": ["mon", "mon", "mon", "tue"],
+        "partition:vehicle": ["(none)"] * 4,
+        "sequence": ["v", "v", None, None],
+        "dataset": ["d"] * 4,
+    }.items():
+        pool = image_pool(lake.run, OTHERS, MODEL, AcquireSettings(), 0.5, by)
+        assert [row.group for row in pool.orderBy("image_id").collect()] == expected
+    rules = {
+        "one_truck": {"by": "class", "at_least": {"truck": 1}},
+        "no_two_of_a_video": {"by": "sequence", "at_most": 0.5},
+        "half_of_a_day": {"by": "partition:date", "at_most": 0.5},
+    }
+    define = {name: {"score": "random", "quotas": quotas} for name, quotas in rules.items()}
+    picked(lake, "c", strategies=tuple(define), define=define, budget=2)
+    rows = lake.run.store.read(ACQUISITION).collect()
+    found = {name: {row.image_id for row in rows if row.strategy == name} for name in rules}
+    assert {len(images) for images in found.values()} == {2}
+    assert "d" in found["one_truck"] and "d" in found["half_of_a_day"]
+    assert found["no_two_of_a_video"] != {"a", "b"}
+
+
+def test_what_leaves_nothing_to_pick_is_told_and_nothing_is_written(lake: Lake) -> None:
+    lake.detect({"a": [("car 1", 0.9, 0.0)]})
+    lake.label("a", complete=True)
+    quotas = {"by": "class", "at_least": {"trucks": 1}}
+    define = {
+        "few": {"score": "random", "quotas": {"by": "dataset", "at_most": 0.1}},
+        "named": {"score": "random", "quotas": quotas},
+    }
+    for strategy, told in {
+        "random": "nothing to acquire: no images are left",
+        "few": r"strategy few: quotas.at_most 0.1 of 5 images buys nothing for any group",
+        "named": "quotas.at_least: 'trucks' is no class of model street; did you mean 'truck'",
+    }.items():
+        with pytest.raises(QuarryError, match=told):
+            picked(lake, "c", strategies=(strategy,), define=define, budget=5)
+    with pytest.raises(QuarryError, match="nothing to acquire: no boxes are left"):
+        picked(lake, "c", strategies=("random_boxes",), budget=1, budget_in="boxes")
+    assert not lake.run.store.exists(ACQUISITION)
