@@ -158,6 +158,9 @@ class DetectorSettings(Section):
     dropout_passes: Annotated[int, Field(ge=2)] = Field(
         30, description="passes with dropout behind pixel_mutual_information"
     )
+    dropout_ratio: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+        None, description="what those passes drop (the paper: 0.5 and 0.1); none: as the network was trained"
+    )
     onnx: OnnxSpec | None = Field(
         None, description="what the ONNX file in `weights` takes and gives (docs/detectors.md)"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -46,6 +46,7 @@ def model_identity(
         adapter: Further settings that change the detections, as JSON takes them. A setting that came later
             is left out where it has its default, so that ids stay what they were.
     """
+    kept = asdict(outputs, dict_factory=_set_values)
     settings = {
         "architecture": architecture,
         "classes": list(classes),
@@ -53,8 +54,13 @@ def model_identity(
         "detections_per_image": keep.detections_per_image,
         "nms_iou": keep.nms_iou,
         "keep_logits": outputs.logits,
-        **{f"keep_{name}": kept for name, kept in asdict(outputs).items() if kept and name != "logits"},
+        **{f"keep_{name}": value for name, value in kept.items() if value and name != "logits"},
         **adapter,
     }
     digest.update(json.dumps(settings, sort_keys=True).encode())
     return str(digest.hexdigest()[:ID_LENGTH])
+
+
+def _set_values(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """What is not none: a setting that came later leaves ids as they were where it is not given."""
+    return {name: value for name, value in items if value is not None}

@@ -101,6 +101,7 @@ def pixel_scoring(settings: DetectorSettings) -> PixelScoring | None:
         radius_px=settings.pixel_radius,
         region_px=settings.pixel_region,
         passes=settings.dropout_passes if uses_dropout else 0,
+        dropout_ratio=settings.dropout_ratio if uses_dropout else None,
     )
 
 

@@ -14,12 +14,14 @@ class PixelScoring:
         radius_px: Of the windows of pixel_divergence, px of the image.
         region_px: Side of the regions whose maxima are averaged, px of the image.
         passes: With dropout, for pixel_mutual_information; 0 without it.
+        dropout_ratio: What these passes drop, above 0 and below 1; none: what the network was trained with.
     """
 
     names: tuple[str, ...]
     radius_px: int = 9
     region_px: int = 30
     passes: int = 0
+    dropout_ratio: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torch.nn.modules.dropout import _DropoutNd
 
 from detectors.pixel_network_boxes import PAPER_SIZES_HW
 from detectors.pixel_network_loss import sampled_logistic_loss
@@ -207,13 +208,13 @@ def at_image_size(maps: Tensor, size_hw: Sequence[int]) -> Tensor:
     return interpolate(maps, size=tuple(size_hw), mode="bilinear", align_corners=False)
 
 
-def dropout_layers(model: nn.Module) -> list[nn.Module]:
+def dropout_layers(model: nn.Module) -> list[_DropoutNd]:
     """The layers that drop something when they are at work."""
-    return [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
+    return [m for m in model.modules() if isinstance(m, _DropoutNd) and m.p > 0]
 
 
 @contextmanager
-def dropout_enabled(model: nn.Module) -> Iterator[None]:
+def dropout_enabled(model: nn.Module, ratio: float | None = None) -> Iterator[None]:
     """Dropout as in training and everything else as it is: each pass is a draw of the network's weights.
 
     For Monte Carlo dropout (Gal et al., ICML 2017), with `T` passes over an image:
@@ -222,16 +223,22 @@ def dropout_enabled(model: nn.Module) -> Iterator[None]:
             passes = [detector.predict([image])[0].maps for _ in range(T)]
 
     Draws come from torch's generator: `torch.manual_seed` makes them repeatable.
+
+    Args:
+        model: The network.
+        ratio: What every dropout layer drops, above 0 and below 1; none: what it was trained with.
     """
     dropouts = dropout_layers(model)
-    before = [module.training for module in dropouts]
+    before = [(module.training, module.p) for module in dropouts]
     try:
         for module in dropouts:
             module.train()
+            module.p = module.p if ratio is None else ratio
         yield
     finally:
-        for module, training in zip(dropouts, before, strict=True):
+        for module, (training, p) in zip(dropouts, before, strict=True):
             module.train(training)
+            module.p = p
 
 
 def _convolution(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:

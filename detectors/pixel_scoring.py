@@ -87,15 +87,17 @@ class DropoutPasses:
     Args:
         model: The network, in evaluation mode.
         forward: Runs it.
-        n: T >= 1 passes; 0: none are wanted.
+        scoring: How many passes (none: no pass is wanted), and what they drop.
 
     Raises:
         QuarryError: Passes are wanted of a network that has no dropout layer.
     """
 
-    def __init__(self, model: nn.Module, forward: Forward, n: int) -> None:
-        self._model, self._forward, self._n = model, forward, n
-        if n and not dropout_layers(model):
+    def __init__(self, model: nn.Module, forward: Forward, scoring: PixelScoring | None) -> None:
+        self._model, self._forward = model, forward
+        self._n = scoring.passes if scoring else 0
+        self._ratio = scoring.dropout_ratio if scoring else None
+        if self._n and not dropout_layers(model):
             raise QuarryError(
                 f"detector.pixel_scores: {MUTUAL_INFORMATION} compares passes with dropout, and a "
                 f"{type(model).__name__} has no dropout layer; use pixel_divergence or pixel_entropy"
@@ -106,7 +108,7 @@ class DropoutPasses:
         devices = [images.tensors.device] if images.tensors.is_cuda else []
         one = images.tensors[image : image + 1]
         parts: list[list[Tensor]] = []
-        with torch.random.fork_rng(devices), dropout_enabled(self._model):
+        with torch.random.fork_rng(devices), dropout_enabled(self._model, self._ratio):
             torch.manual_seed(DROPOUT_SEED)
             for start in range(0, self._n, PASSES_TOGETHER):
                 n = min(PASSES_TOGETHER, self._n - start)

@@ -112,7 +112,7 @@ class TorchvisionDetector(Detector):
         super().__init__(card, resolve_device(device))
         self.keep = keep
         self.outputs = outputs
-        self._passes = DropoutPasses(model, self._forward, scoring.passes if scoring else 0)
+        self._passes = DropoutPasses(model, self._forward, scoring)
         self.model: Any = model.to(self.device).to(memory_format=torch.channels_last).eval()
         if compile:
             _compile(self.model)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.models.detection.image_list import ImageList
 
 from conf.errors import QuarryError
 from conf.settings import PIXEL_SCORES, DetectorSettings
 from detectors.load import describe_detector, load_detector
 from detectors.outputs import Outputs, PixelScoring
 from detectors.pixel_divergence import LevelMap, mutual_information, pixel_divergence, region_maxima
+from detectors.pixel_scoring import DropoutPasses
 from detectors.thresholds import KeepThresholds
 from detectors.torchvision_detector import TorchvisionDetector
 from tests.detectors.tiny_detectors import CLASSES, random_images, random_model
@@ -99,6 +102,8 @@ def test_identity_changes_only_where_pixel_scores_are_asked_for() -> None:
     ]
     ids = {describe_detector(settings).model_id for settings in asked}
     assert len(ids | {plain.model_id}) == 5
+    ratio = DetectorSettings(pixel_scores=("pixel_divergence",), dropout_ratio=0.5)  # of no pass
+    assert describe_detector(ratio).model_id == describe_detector(asked[1]).model_id
     other_order = DetectorSettings(pixel_scores=("pixel_entropy", "pixel_divergence"), dropout_passes=3)
     assert describe_detector(other_order).model_id == describe_detector(asked[0]).model_id
 
@@ -140,3 +145,18 @@ def test_mutual_information_of_a_network_with_dropout() -> None:
     assert {len(level.probabilities) for level in levels} == {7}
     mean = float(mutual_information(levels, (96, 160)).mean())
     assert first["pixel_mutual_information_mean"] == pytest.approx(mean, rel=1e-4)
+
+
+def test_passes_drop_the_ratio_that_is_asked_for() -> None:
+    layer = nn.Dropout(0.1)
+    ones, (image,) = torch.ones(1, 10_000), random_images([(8, 8)], seed=6)
+
+    def forward(_: Any, images: Any) -> Any:
+        return SimpleNamespace(foreground_maps=lambda: [layer(ones.expand(len(images.tensors), -1))])
+
+    batch = ImageList(torch.zeros(1, 3, 8, 8), [image.shape[:2]])
+    for ratio, wanted in ((None, 0.1), (0.5, 0.5)):
+        scoring = PixelScoring(names=("pixel_mutual_information",), passes=7, dropout_ratio=ratio)
+        (maps,) = DropoutPasses(layer.eval(), forward, scoring).maps(batch, 0)
+        assert float((maps == 0).double().mean()) == pytest.approx(wanted, abs=0.01)
+        assert (layer.p, layer.training) == (0.1, False)
