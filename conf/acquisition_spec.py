@@ -139,6 +139,10 @@ class PriceList(Section):
     verify_class_s: Price = Field(2.7, description="say whether a class is right")
     money_per_hour: Price | None = Field(None, description="what an hour of labeling costs, in your currency")
 
+    def money(self, seconds: float) -> float | None:
+        """What so many seconds cost; None where an hour has no price."""
+        return None if self.money_per_hour is None else seconds / S_PER_HOUR * self.money_per_hour
+
     def of(self, unit: Unit) -> float:
         """Seconds to label one image, or to correct and classify one box."""
         return self.image_s if unit == "image" else self.draw_box_s + self.assign_class_s

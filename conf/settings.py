@@ -1,6 +1,7 @@
 """Every setting of Quarry, typed and frozen: what a profile in `conf/*.yaml` loads into.
 
-Sections follow the stages of a cycle. A function takes the smallest section it needs, never the whole.
+Sections follow the stages of a cycle. A function takes the smallest section it needs; what judges or shows a
+cycle takes them all.
 Fields carry their unit, range and meaning in `description`; `quarry settings` prints them.
 """
 
@@ -440,6 +441,11 @@ class Settings(Section):
     export: ExportSettings = ExportSettings()
     quality: QualitySettings = QualitySettings()
     report: ReportSettings = ReportSettings()
+
+    @property
+    def ranking_method(self) -> str:
+        """`hardness.method` of the rows of queries that rank images."""
+        return self.acquire.method or self.score.estimator
 
 
 # Keys of object stores are given as Spark settings: neither tables nor reports may show them.

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from conf.acquisition_spec import QUERY, RANDOM, UNCERTAINTY, StrategySpec
 from conf.errors import QuarryError, nearest
-from conf.settings import AcquireSettings
+from conf.settings import AcquireSettings, DetectorSettings
 from conf.yaml_file import read_mapping
 
 PRESETS_FILE = Path(__file__).parent / "strategies" / "presets.yaml"
@@ -85,6 +85,25 @@ def scores_ranked_by(settings: AcquireSettings) -> tuple[str, ...]:
     """Names of `hardness.query` that the strategies need, each once."""
     parts = [part for strategy in strategies(settings) for _, part in strategy.ranked_parts]
     return tuple(dict.fromkeys(p.score for p in parts if p.score not in (RANDOM, UNCERTAINTY)))
+
+
+def require_features_kept(settings: AcquireSettings, detector: DetectorSettings) -> None:
+    """Fails before any image is opened when a strategy compares features that the detector would not keep.
+
+    Raises:
+        QuarryError: Names the strategy and the setting.
+    """
+    for strategy in strategies(settings):
+        for _, part in strategy.ranked_parts:
+            looks = strategy.spec.near_duplicates
+            compares = part.spec.k_center or (looks and looks.max_distance is not None)
+            kept = "keep_image_feature" if part.spec.unit == "image" else "keep_features"
+            if compares and not getattr(detector, kept):
+                raise QuarryError(
+                    f"acquire.strategies: {strategy.name!r} compares features, and the detector would keep "
+                    f"none: add --set detector.{kept}=true (its detections get a model id of their own), or "
+                    "leave the strategy out"
+                )
 
 
 def _resolved(

@@ -65,7 +65,7 @@ def pixel_divergence(
 def entropy_gap(
     maps: Sequence[LevelMap], image_hw: tuple[int, int], radius_px: int, rows: range | None = None
 ) -> Tensor:
-    """The same, below 0 by what float32 rounds."""
+    """`pixel_divergence` as it is computed: below 0 by what float32 rounds, before it is cut there."""
     height, width = image_hw
     rows = rows if rows is not None else range(height)
     reach = range(max(rows.start - radius_px, 0), min(rows.stop + radius_px, height))

@@ -17,7 +17,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strategies",
         metavar="a,b",
-        help=f"{', '.join(presets())}, or your own (setting acquire.strategies)",
+        help="of those below, or your own (setting acquire.strategies)",
     )
     parser.add_argument("--query", metavar="NAME", help="rank by this query (setting acquire.query)")
     parser.add_argument(
@@ -39,6 +39,12 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     )
     add_cycle_flag(parser)
     add_model_flag(parser, OF_CYCLE)
+
+
+def _notes() -> str:
+    """The shipped strategies and what each is for."""
+    width = max(map(len, presets()))
+    return "\n".join(["strategies:", *(f"  {n:{width}}  {s.description}" for n, s in presets().items())])
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
@@ -70,6 +76,7 @@ JOB = Job(
     work=_work,
     flags=_flags,
     overrides=_overrides,
+    notes=_notes,
 )
 
 if __name__ == "__main__":

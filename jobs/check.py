@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pyspark.sql import Row
-
 from conf.errors import QuarryError
 from conf.settings import Settings
 from jobs.command import OF_CYCLE, Job, add_cycle_flag, add_model_flag
 from jobs.tables_shown import tell_table
-from pipelines.cycle import cycle_row, model_of_cycle, recorded_settings, require_cycle_name
+from pipelines.cycle import cycle_row, model_of_cycle, require_cycle_name, settings_of_cycle
 from pipelines.quality import Finding, judge, judged_stages
 from pipelines.quality_rows import Gate
 from pipelines.run import Run
@@ -26,7 +24,7 @@ def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
     require_cycle_name(args.cycle)
     row = cycle_row(run, args.cycle)
     model = model_of_cycle(run, args.cycle, args.model)
-    asked = _settings_of_cycle(run, row, settings) if row else settings
+    asked = settings_of_cycle(run, row, settings).model_copy(update={"quality": settings.quality})
     # A cycle is not to blame for images that came after it began; what it ingested then bears that time.
     due_s = row.started.timestamp() if row else None
     gate = Gate(run=run, cycle_id=args.cycle, model_id=model.model_id, settings=asked, due_s=due_s)
@@ -41,16 +39,6 @@ def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
     stopping = sum(finding.stops for finding in failed)
     if stopping:
         raise QuarryError(f"cycle {args.cycle!r}: {stopping} of {len(findings)} quality expectations failed")
-
-
-def _settings_of_cycle(run: Run, row: Row, given: Settings) -> Settings:
-    """What the cycle asked for, with the limits of now."""
-    try:
-        settings = recorded_settings(row)
-    except QuarryError:
-        run.tell("the cycle was run by a Quarry with other settings; it is judged by those given")
-        return given
-    return settings.model_copy(update={"quality": given.quality})
 
 
 def _result(finding: Finding) -> str:

@@ -32,6 +32,10 @@ def _no_flags(_: argparse.ArgumentParser) -> None:
     return None
 
 
+def _no_notes() -> str:
+    return ""
+
+
 def _no_overrides(_: argparse.Namespace) -> list[str]:
     return []
 
@@ -47,6 +51,7 @@ class Job:
         work: Takes the run (None where `needs_spark` is false), the settings and the flags.
         flags: Adds the job's own flags.
         overrides: The job's flags as `a.b=value` settings, so that a flag and `--set` mean the same.
+        notes: Further text for `--help`.
         needs_root: Whether the job reads or writes tables.
         needs_spark: Whether the job builds a session.
     """
@@ -57,6 +62,7 @@ class Job:
     work: Work
     flags: Flags = _no_flags
     overrides: Overrides = _no_overrides
+    notes: Callable[[], str] = _no_notes
     needs_root: bool = True
     needs_spark: bool = True
 
@@ -105,7 +111,13 @@ class Job:
         parser = argparse.ArgumentParser(
             prog=f"quarry {self.name}",
             description=self.summary,
-            epilog=f"example:\n  {self.example}\n\nevery setting and its meaning: quarry settings",
+            epilog="\n\n".join(
+                [
+                    *([notes] if (notes := self.notes()) else []),
+                    f"example:\n  {self.example}",
+                    "every setting and its meaning: quarry settings",
+                ]
+            ),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         profiles = ", ".join(profile_names())

@@ -10,11 +10,10 @@ from pathlib import Path
 from conf.errors import QuarryError
 from conf.section import location
 from conf.settings import Settings
-from jobs.command import Job, add_cycle_flag, add_model_flag, add_query_flags, query_overrides
+from jobs.command import OF_CYCLE, Job, add_cycle_flag, add_model_flag, add_query_flags, query_overrides
 from jobs.tables_shown import show_evaluation
-from pipelines.cycle import require_cycle_name
+from pipelines.cycle import model_of_cycle, require_cycle_name
 from pipelines.evaluate import evaluate
-from pipelines.models import model_named
 from pipelines.report_evaluation import write_pictures
 from pipelines.report_source import ReportSource
 from pipelines.run import Run
@@ -22,7 +21,7 @@ from pipelines.run import Run
 
 def _flags(parser: argparse.ArgumentParser) -> None:
     add_cycle_flag(parser)
-    add_model_flag(parser)
+    add_model_flag(parser, OF_CYCLE)
     add_query_flags(parser)
     parser.add_argument(
         "--pictures", metavar="DIR", type=location, help="also write every chart there, as SVG files"
@@ -33,7 +32,7 @@ def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
     require_cycle_name(args.cycle)
     if args.pictures is not None and Path(args.pictures).is_file():
         raise QuarryError(f"--pictures {args.pictures}: expected a folder, got a file")
-    model = model_named(run, args.model)
+    model = model_of_cycle(run, args.cycle, args.model)
     evaluate(run, args.cycle, model, settings.score, settings.evaluate, settings.seed)
     show_evaluation(run, args.cycle, model.model_id, settings.score)
     if args.pictures is not None:

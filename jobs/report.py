@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from conf.load import load_settings
 from conf.settings import Settings
 from jobs.command import (
     OF_CYCLE,
@@ -15,7 +16,7 @@ from jobs.command import (
     as_settings,
     query_overrides,
 )
-from pipelines.cycle import model_of_cycle, require_cycle_name
+from pipelines.cycle import cycle_row, model_of_cycle, require_cycle_name, settings_of_cycle
 from pipelines.report import write_report
 from pipelines.run import Run
 
@@ -33,12 +34,19 @@ def _overrides(args: argparse.Namespace) -> list[str]:
 
 def _work(run: Run, settings: Settings, args: argparse.Namespace) -> None:
     require_cycle_name(args.cycle)
+    row = cycle_row(run, args.cycle)
+    if args.config is None and args.query_file is None and row is not None:
+        own = settings_of_cycle(run, row, settings).model_copy(update={"spark": settings.spark})
+        settings = load_settings(overrides=[*args.set, *_overrides(args)], root=args.root, resolved=own)
     run.tell(write_report(run, args.cycle, model_of_cycle(run, args.cycle, args.model), settings))
 
 
 JOB = Job(
     name="report",
-    summary="Writes one self-contained HTML page: hardest images, curves, tables, selection, quarantine.",
+    summary=(
+        "Writes one self-contained HTML page: hardest images, curves, tables, selection, quarantine. Without "
+        "--config the page of a cycle follows the cycle's own settings, changed by the flags given."
+    ),
     example="quarry report --root tables --output report.html",
     work=_work,
     flags=_flags,

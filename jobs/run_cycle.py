@@ -61,12 +61,16 @@ def _work(run: Run, given: Settings, args: argparse.Namespace) -> None:
 def _settings_of_cycle(run: Run, given: Settings, args: argparse.Namespace) -> Settings:
     """Without --config a started cycle goes on with its own settings, and so does one that branches off.
 
-    Those that have code run must be given again.
+    Those that have code run must be given again. A branch writes a report of its own, not over that of the
+    cycle it came from.
     """
-    row = cycle_row(run, args.cycle) or cycle_row(run, args.from_cycle)
+    started = cycle_row(run, args.cycle)
+    row = started or cycle_row(run, args.from_cycle)
     if args.config is not None or row is None:
         return given
     own = recorded_settings(row).model_copy(update={"spark": given.spark})
+    if started is None:
+        own = own.model_copy(update={"report": own.report.model_copy(update={"path": None})})
     settings = load_settings(overrides=args.set, root=args.root, resolved=own)
     require_given(settings, given, row.cycle_id)
     return settings
@@ -74,7 +78,7 @@ def _settings_of_cycle(run: Run, given: Settings, args: argparse.Namespace) -> S
 
 def _show_outcome(run: Run, settings: Settings, args: argparse.Namespace) -> None:
     run.store.register_temporary_views()
-    examples = sql_examples(settings)
+    examples = sql_examples(settings, known_detector(settings.detector).model_id)
     run.tell(f"\nhardest images for {settings.acquire.query}:")
     show(run, run.store.session.sql(examples[0].sql), rows=SHOWN_IMAGES)
     row = cycle_row(run, args.cycle)

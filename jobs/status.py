@@ -7,13 +7,12 @@ import sys
 
 from pyspark.sql import Row
 
+from conf.acquisition_spec import S_PER_HOUR
 from conf.settings import Settings
 from jobs.command import Job
 from jobs.tables_shown import tell_table
 from pipelines.run import Run
 from pipelines.status import CycleStatus, cycle_status, open_problems
-
-SECONDS_PER_HOUR = 3_600.0
 
 
 def _work(run: Run, _: Settings, __: argparse.Namespace) -> None:
@@ -39,12 +38,12 @@ def _tell_cycle(run: Run, status: CycleStatus) -> None:
         cells = [
             [
                 sent.strategy,
-                sent.tasks or "image",
+                sent.kind,
                 ", ".join(sent.vendors),
                 f"{sent.n_sent:,}",
                 f"{sent.n_back:,}",
                 f"{sent.n_sent - sent.n_back:,}",
-                *_prices(sent.cost_s, sent.cost_s_out, SECONDS_PER_HOUR, 1),
+                *_prices(sent.cost_s, sent.cost_s_out, S_PER_HOUR, 1),
                 *_prices(sent.cost_money, sent.cost_money_out, 1.0, 2),
             ]
             for sent in status.sent

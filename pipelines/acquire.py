@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from typing import NamedTuple
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_type, stop_after_attempt
 
 from conf.acquisition_spec import RANDOM, UNCERTAINTY, Unit
 from conf.errors import QuarryError
@@ -21,7 +22,7 @@ from pipelines.budget import (
     require_budget_within,
     require_room_for_a_group,
 )
-from pipelines.candidate_search import PLURAL, picks_and_near_misses
+from pipelines.candidate_search import PLURAL, Outcome, picks_and_near_misses
 from pipelines.candidates import Ranking
 from pipelines.coverage import tell_coverage, write_coverage
 from pipelines.models import Model
@@ -29,8 +30,11 @@ from pipelines.picked_elsewhere import picked_elsewhere
 from pipelines.place_check import require_places
 from pipelines.pool import box_pool, image_pool
 from pipelines.run import Run
-from pipelines.tables import sql_literal
+from pipelines.tables import RowsChanged, sql_literal
 from schemas.tables import ACQUISITION, MANIFESTS, NEAR_MISSES
+
+# How often a cycle picks while other cycles' picks come in between; each try means that one of them is done.
+MOST_TRIES = 20
 
 
 def acquire(
@@ -59,47 +63,80 @@ def acquire(
 
     Raises:
         QuarryError: An unknown strategy or score, a score, feature or sequence that no job found yet (the
-            message names the job), nothing left to label, a budget above the pool, or other picks than those
-            that went into manifests. Nothing is written then.
+            message names the job), nothing left to label, a budget above the pool, other picks than those
+            that went into manifests, or other cycles that never stop picking. Nothing is written then.
+    """
+    pick = partial(_pick, run, cycle_id, model, settings, scoring, seed, replace_exported=replace_exported)
+
+    def tell(_: RetryCallState) -> None:
+        run.tell("another cycle picked meanwhile; picking again, without what it took")
+
+    tries = Retrying(
+        retry=retry_if_exception_type(RowsChanged), stop=stop_after_attempt(MOST_TRIES), before_sleep=tell
+    )
+    try:
+        return tries(pick)
+    except RetryError:
+        raise QuarryError(
+            f"cycle {cycle_id!r}: other cycles picked {MOST_TRIES} times while it did; run it again later"
+        ) from None
+
+
+def _pick(
+    run: Run,
+    cycle_id: str,
+    model: Model,
+    settings: AcquireSettings,
+    scoring: ScoreSettings,
+    seed: int,
+    *,
+    replace_exported: bool,
+) -> dict[str, int]:
+    """One try of `acquire`.
+
+    Raises:
+        RowsChanged: The picks that it kept away from are no longer all.
     """
     chosen = strategies(settings)
     method = settings.method or scoring.estimator
     # Near misses change no pick.
     digest = settings_hash(settings.model_copy(update={"near_misses": 0}), seed, method, model.model_id)
-    others, ts = picked_elsewhere(run, cycle_id, digest)
+    seen, ts = picked_elsewhere(run, cycle_id, digest)
     ranking = Ranking(
         run=run,
         model=model,
         method=method,
         scoring=scoring,
         seed=seed,
-        others=others,
+        others=seen.where,
         settings=settings,
     )
-    require_places(run, model, chosen)
+    require_places(run, model.classes.values(), chosen)
     pools = _pools(chosen, scoring.eta, ranking)
     _require_scores(chosen, pools, ranking)
     priced_pools = [pools[_pool_key(strategy)] for strategy in chosen]
-    outcomes = [
-        picks_and_near_misses(strategy, pool.rows, pool.budget, ranking)
-        for strategy, pool in zip(chosen, priced_pools, strict=True)
-    ]
-    counts = {s.name: o.rows.where("picked").count() for s, o in zip(chosen, outcomes, strict=True)}
-    rows = reduce(DataFrame.unionByName, [outcome.rows for outcome in outcomes])
-    rows = rows.withColumns({"cycle_id": F.lit(cycle_id), "settings_hash": F.lit(digest), "ts": ts})
-    where = f"cycle_id = {sql_literal(cycle_id)}"
-    if not replace_exported:
-        _require_not_exported(run, cycle_id, rows.where("picked"), where)
-    run.store.replace(ACQUISITION, rows.where("picked"), where=where)
-    run.store.create(NEAR_MISSES)  # so that SQL finds it, asked for or not
-    if settings.near_misses or not run.store.read(NEAR_MISSES).where(where).isEmpty():
-        run.store.replace(NEAR_MISSES, rows.where("NOT picked"), where=where)
+    outcomes: list[Outcome] = []
+    try:
+        for strategy, pool in zip(chosen, priced_pools, strict=True):
+            outcomes.append(picks_and_near_misses(strategy, pool.rows, pool.budget, ranking))
+        counts = {s.name: o.rows.where("picked").count() for s, o in zip(chosen, outcomes, strict=True)}
+        rows = reduce(DataFrame.unionByName, [outcome.rows for outcome in outcomes])
+        rows = rows.withColumns({"cycle_id": F.lit(cycle_id), "settings_hash": F.lit(digest), "ts": ts})
+        where = f"cycle_id = {sql_literal(cycle_id)}"
+        if not replace_exported:
+            _require_not_exported(run, cycle_id, rows.where("picked"), where)
+        depends = seen if "sent" in settings.exclude else None
+        run.store.replace(ACQUISITION, rows.where("picked"), where=where, seen=depends)
+        run.store.create(NEAR_MISSES)  # so that SQL finds it, asked for or not
+        if settings.near_misses or not run.store.read(NEAR_MISSES).where(where).isEmpty():
+            run.store.replace(NEAR_MISSES, rows.where("NOT picked"), where=where)
+    finally:
+        for outcome in outcomes:
+            outcome.rows.unpersist()
     reached = [one for outcome in outcomes for one in outcome.coverage]
     write_coverage(run, cycle_id, model.model_id, reached)
     for one in reached:
         tell_coverage(run, one)
-    for outcome in outcomes:
-        outcome.rows.unpersist()
     return counts
 
 

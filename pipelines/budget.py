@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from conf.acquisition_spec import S_PER_HOUR, Unit
+from conf.acquisition_spec import Unit
 from conf.errors import QuarryError
 from conf.settings import AcquireSettings
 from conf.strategy import Strategy
@@ -42,7 +42,7 @@ def budget_of(settings: AcquireSettings, unit: Unit) -> Budget:
         QuarryError: It buys nothing, or more than MOST_UNITS, which are ranked in one task.
     """
     seconds = settings.prices.of(unit)
-    cheapest = {"images": 1.0, "boxes": 1.0, "seconds": seconds, "money": _money(seconds, settings)}
+    cheapest = {"images": 1.0, "boxes": 1.0, "seconds": seconds, "money": settings.prices.money(seconds)}
     budget = Budget(
         amount=settings.budget,
         name=f"{settings.budget:,.15g} {settings.budget_in}",
@@ -65,7 +65,7 @@ def priced(pool: DataFrame, settings: AcquireSettings, unit: Unit) -> DataFrame:
     has to look.
     """
     seconds = settings.prices.of(unit)
-    money = F.lit(_money(seconds, settings)).cast("double")
+    money = F.lit(settings.prices.money(seconds)).cast("double")
     boxes: Column = F.greatest(F.col("n_boxes"), F.lit(1)).cast("double")
     cost = {"images": F.lit(1.0), "boxes": boxes, "seconds": F.lit(seconds), "money": money}
     return pool.withColumns({"cost": cost[settings.budget_in], "cost_s": F.lit(seconds), "cost_money": money})
@@ -107,8 +107,3 @@ def require_room_for_a_group(strategy: Strategy, budget: Budget) -> None:
             f"strategy {strategy.name}: quotas.at_most {quotas.at_most:g} of {budget.name} buys nothing for "
             "any group; raise it or the budget"
         )
-
-
-def _money(seconds: float, settings: AcquireSettings) -> float | None:
-    rate = settings.prices.money_per_hour
-    return None if rate is None else seconds / S_PER_HOUR * rate

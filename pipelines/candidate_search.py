@@ -41,7 +41,7 @@ class Outcome(NamedTuple):
     """What a strategy picks and nearly picked.
 
     Attributes:
-        rows: Columns of `acquisition` but cycle_id and settings_hash, and `picked`; persisted.
+        rows: Columns of `acquisition` but cycle_id, settings_hash and ts, and `picked`; persisted.
         coverage: What the picks of its k-center parts reach.
     """
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from math import ceil
 
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from conf.acquisition_spec import RANDOM, UNCERTAINTY, TemporalSpec
@@ -229,7 +229,8 @@ def _spread(
     )
     kept.callback(picks.rows.unpersist)
     # The first pick of all has no center before it: its distance is that of the second, from it.
-    distance = F.coalesce("distance", F.lead("distance").over(Window.orderBy("rank")), F.lit(0.0))
+    second = picks.rows.where(F.col("rank") == 2).first()
+    distance = F.coalesce("distance", F.lit(0.0 if second is None else second.distance))
     ranked = picks.rows.select(
         F.col("id").alias(key),
         (-F.col("rank")).cast("double").alias("merit"),

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from conf.errors import QuarryError, nearest
 from conf.settings import NOT_KEPT, Settings, settings_hash
-from conf.strategy import scores_ranked_by
+from conf.strategy import require_features_kept, scores_ranked_by
 from pipelines.cycle_stages import CLOSED, PLANNED, STAGE_NAMES, STAGES, STATES, Stage, StillOut
 from pipelines.detect import known_detector
 from pipelines.local_frame import local_frame
@@ -43,6 +43,7 @@ def run_cycle(run: Run, cycle_id: str, settings: Settings) -> None:
     """
     require_cycle_name(cycle_id)
     require_known_names(settings.score, scores_ranked_by(settings.acquire), settings.detector.pixel_scores)
+    require_features_kept(settings.acquire, settings.detector)
     row = cycle_row(run, cycle_id)
     if row is not None and (other := _stage_of_other_settings(row, settings, STATES.index(row.state))):
         raise QuarryError(
@@ -162,6 +163,17 @@ def recorded_settings(row: Row) -> Settings:
         ) from None
 
 
+def settings_of_cycle(run: Run, row: Row | None, given: Settings) -> Settings:
+    """What a cycle was started with; those given where it has no row, or where another Quarry ran it."""
+    if row is None:
+        return given
+    try:
+        return recorded_settings(row)
+    except QuarryError:
+        run.tell("the cycle was run by a Quarry with other settings; those given are taken for them")
+        return given
+
+
 def model_of_cycle(run: Run, cycle_id: str, name: str | None) -> Model:
     """The model with this name or id; without one, the cycle's own, or else the one registered last."""
     row = cycle_row(run, cycle_id) if name is None else None
@@ -175,8 +187,8 @@ def cycle_row(run: Run, cycle_id: str) -> Row | None:
 
 def cycle_settings_hash(settings: Settings) -> str:
     """Identity of the settings that change a cycle's tables; how and where it runs may change on the way."""
-    parts = (settings.lake, settings.detector, settings.score, settings.calibration, settings.evaluate)
-    return settings_hash(*parts, settings.acquire, settings.export, settings.seed)
+    sections = dict.fromkeys(section for stage in STAGES for section in stage.settings)
+    return settings_hash(*(getattr(settings, section) for section in sections))
 
 
 def _save(

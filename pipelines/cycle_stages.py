@@ -7,10 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from pyspark.sql import Row
-from pyspark.sql import functions as F
-
 from conf.settings import Settings
+from conf.strategy import strategies
 from pipelines.acquire import acquire
 from pipelines.detect import detect, detect_job, known_detector
 from pipelines.evaluate import evaluate
@@ -18,14 +16,14 @@ from pipelines.export import export_manifests
 from pipelines.ingest import ingest
 from pipelines.labels import import_labels
 from pipelines.models import Model, model_named
-from pipelines.outstanding import import_command, sent_and_back
+from pipelines.outstanding import awaited, import_command
+from pipelines.place_check import require_places
 from pipelines.ranked_images import ScoredOtherwise
 from pipelines.report import write_report
 from pipelines.run import Run
 from pipelines.score import score
 from pipelines.train import train
 from pipelines.training_set import write_training_set
-from schemas.tables import CYCLES
 
 PLANNED, CLOSED = "planned", "closed"
 
@@ -61,6 +59,8 @@ def _ingest(run: Run, _: str, settings: Settings) -> dict[str, int]:
 
 
 def _detect(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
+    # What no image has is known now: not after days of detection.
+    require_places(run, known_detector(settings.detector).classes, strategies(settings.acquire))
     return detect(run, cycle_id, detect_job(settings))
 
 
@@ -105,7 +105,8 @@ def _report(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
 
 
 def _await_labels(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
-    cycle_id, rows = _sent(run, cycle_id, settings)
+    awaits = awaited(run, cycle_id)
+    rows = awaits.sent
     sent, back = sum(row.n_sent for row in rows), sum(row.n_back for row in rows)
     counts = {"sent": sent, "back": back}
     if back >= settings.cycle.labels_wanted * sent:
@@ -113,19 +114,9 @@ def _await_labels(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]
     lines = [f"  {row.strategy}: {row.n_back:,} of {row.n_sent:,} back" for row in rows]
     raise StillOut(
         f"labels are out since {min(row.sent_ts for row in rows):%Y-%m-%d}:\n" + "\n".join(lines) + "\n"
-        f"import them with `{import_command(run.store.root, cycle_id, rows)}`, then run this again; other "
+        f"import them with `{import_command(run.store.root, awaits)}`, then run this again; other "
         "cycles need not wait, and --set cycle.labels_wanted=0.5 goes on with half of them"
     )
-
-
-def _sent(run: Run, cycle_id: str, settings: Settings) -> tuple[str, list[Row]]:
-    """What is awaited, and the cycle that sent it: a cycle may go on from one that has sent its picks."""
-    while True:
-        rows = sent_and_back(run, cycle_id).orderBy("strategy").collect()
-        parent = run.store.read(CYCLES).where(F.col("cycle_id") == cycle_id).select("parent").first()
-        if rows or not settings.export.formats or parent is None or parent.parent is None:
-            return cycle_id, rows
-        cycle_id = parent.parent
 
 
 def _train(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
@@ -140,7 +131,7 @@ def _train(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
     report = train(
         settings.train,
         labels=labels,
-        images=str(settings.lake.uri),
+        images="",  # the labels say where each image is
         output=checkpoint,
         seed=settings.seed,
         tell=run.tell,

@@ -20,10 +20,10 @@ from pipelines.local_frame import local_frame
 from pipelines.models import Model
 from pipelines.run import Run
 from pipelines.score_inputs import detections_of
-from pipelines.tables import differs, spark_schema, utc_timestamp
-from schemas.tables import ACQUISITION, MANIFESTS, MODELS
+from pipelines.tables import differs, spark_schema, sql_literal, utc_timestamp
+from schemas.tables import ACQUISITION, MANIFESTS, MODELS, SENT_TASKS
 from udfs.formats.registry import FORMATS
-from udfs.formats.task import Manifest, is_question
+from udfs.formats.task import QUESTION_KINDS, Manifest, is_question
 from udfs.manifest_files import FILE_SCHEMA, TASK_FILES, ManifestJob, folder_names, manifest_file_batches
 from udfs.published_file import (
     published,
@@ -83,7 +83,10 @@ def export_manifests(
     manifests = _manifests(tasks, run, cycle_id, model, settings)
     names: dict[tuple[str, str], str] = {
         (strategy, vendor): f"{name}.{vendor}"
-        for strategy, name in folder_names(manifests).items()
+        for strategy, name in folder_names(
+            (*manifests, *_kept_beside(run, cycle_id, folder, settings))
+        ).items()
+        if strategy in manifests
         for vendor in settings.formats
     }
     job = ManifestJob(
@@ -104,6 +107,7 @@ def export_manifests(
         if staging != folder:
             for key, name in names.items():
                 replace_folder(job.folders[key], f"{folder}/{name}")
+        _record_tasks(run, cycle_id, tasks, manifests, settings)
     finally:
         shown.unpersist()
         if staging != folder:
@@ -120,6 +124,18 @@ def export_manifests(
         "tasks": sum(manifest.n_tasks for manifest in manifests.values()),
         "boxes": sum(file.n_boxes for file in files if file.vendor == settings.formats[0]),
     }
+
+
+def _kept_beside(run: Run, cycle_id: str, folder: str, settings: ExportSettings) -> list[str]:
+    """Strategies whose files are in the cycle's folder and stay there, as only others are exported."""
+    if not settings.strategies:
+        return []
+    files = run.store.read(MANIFESTS).where(F.col("cycle_id") == cycle_id)
+    files = files.where(
+        F.startswith("path", F.lit(f"{folder}/")) & ~F.col("strategy").isin(*settings.strategies)
+    )
+    rows = files.select("strategy").distinct().orderBy("strategy").limit(MOST_STRATEGIES).collect()
+    return [row.strategy for row in rows]
 
 
 def _require_boxes_of_model(acquired: DataFrame, run: Run, model: Model) -> None:
@@ -281,6 +297,28 @@ def _write_companions(folder: str, texts: dict[str, str]) -> None:
     for name, text in texts.items():
         with published(f"{folder}/{name}") as stream:
             stream.write(text)
+
+
+def _record_tasks(
+    run: Run, cycle_id: str, tasks: DataFrame, manifests: Mapping[str, Manifest], settings: ExportSettings
+) -> None:
+    """Rows of the tasks; those that this export no longer has go away."""
+    asked_about = F.when(F.col("kind").isin(*QUESTION_KINDS), F.get("boxes.detection_id", F.lit(0)))
+    rows = tasks.withColumns(
+        {
+            "cycle_id": F.lit(cycle_id),
+            "detection_id": asked_about,
+            "n_boxes": F.coalesce(F.size("boxes"), F.lit(0)),
+            "ts": utc_timestamp(run.started_s),
+        }
+    )
+    where = f"cycle_id = {sql_literal(cycle_id)}"
+    if settings.strategies:
+        where += f" AND strategy IN ({', '.join(map(sql_literal, manifests))})"
+    said = [name for name in SENT_TASKS.column_names if name not in (*SENT_TASKS.key, "ts")]
+    run.store.merge(SENT_TASKS, rows, only=f"t.cycle_id = {sql_literal(cycle_id)}", changed=differs(*said))
+    gone = run.store.read(SENT_TASKS).where(where).join(rows, list(SENT_TASKS.key), "left_anti")
+    run.store.delete(SENT_TASKS, gone.select(*SENT_TASKS.key))
 
 
 def _record(

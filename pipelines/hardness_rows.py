@@ -11,8 +11,9 @@ from pyspark.sql import functions as F
 from conf.settings import ScoreSettings, settings_hash
 from pipelines.run import Run
 from pipelines.tables import sql_literal, utc_timestamp
-from schemas.tables import HARDNESS
+from schemas.tables import DETECTIONS, HARDNESS
 from udfs.query_definitions import definition_text
+from udfs.views import ORIGINAL_VIEW
 
 BASELINE, CALIBRATED, GROUND_TRUTH = "baseline", "calibrated", "ground_truth"
 
@@ -41,6 +42,15 @@ def query_hash_meant(settings: ScoreSettings) -> Column:
     is_baseline = F.col("method") == BASELINE
     of_baseline = query_digest(settings, is_baseline=True)
     return F.when(is_baseline, of_baseline).otherwise(query_digest(settings))
+
+
+def since_detection(rows: DataFrame, run: Run, model_id: str) -> DataFrame:
+    """Rows of `hardness` of a model that are not older than the detections they speak of."""
+    detected = run.store.read(DETECTIONS).where(
+        (F.col("model_id") == model_id) & (F.col("view") == ORIGINAL_VIEW)
+    )
+    detected = detected.select("image_id", F.col("ts").alias("detected_ts"))
+    return rows.join(detected, "image_id").where("ts >= detected_ts").drop("detected_ts")
 
 
 def up_to_date(

@@ -175,7 +175,7 @@ def _usable(rows: DataFrame, what: str) -> tuple[int, int | None]:
         raise QuarryError(
             f"k-center: {found.n_missing:,} of {found.n:,} {what} have no feature (such as {found.example}): "
             "run `quarry detect --set detector.keep_features=true` for boxes, "
-            "`quarry detect --set detector.keep_image_feature=true` for images"
+            "`quarry detect --set detector.keep_image_feature=true` for images, and `quarry score`"
         )
     if found.least != found.most:
         raise QuarryError(

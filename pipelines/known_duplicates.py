@@ -21,7 +21,7 @@ from udfs.selection_rows import LIKENESS_SCHEMA, likeness_rows
 ROWS_PER_BLOCK = 16_384
 _REMEDY = {
     "image_hash": ("hash", "run `quarry detect` on them; imported detections have none"),
-    "feature": ("feature", "run `quarry detect --set detector.keep_image_feature=true`"),
+    "feature": ("feature", "run `quarry detect --set detector.keep_image_feature=true` and `quarry score`"),
 }
 _LOOKS = ("image_id", "detection_id", "image_hash", "feature")
 

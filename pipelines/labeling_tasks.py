@@ -15,7 +15,6 @@ from schemas.tables import IMAGES
 from udfs.formats.task import is_question
 
 BOX_FIELDS = ("detection_id", "label_name", "score", "x1", "y1", "x2", "y2")
-SECONDS_PER_HOUR = 3_600.0
 BOXES = "boxes"
 
 
@@ -160,7 +159,6 @@ def question_task_id(detection_id: Column, kind: Column) -> Column:
 def _as_questions(tasks: DataFrame, kind: str, prices: PriceList) -> DataFrame:
     """A task for each box that is shown, with its own rank and score where it was picked itself."""
     seconds = prices.verify_box_s if kind == "verify_box" else prices.verify_class_s
-    money = None if prices.money_per_hour is None else seconds * prices.money_per_hour / SECONDS_PER_HOUR
     boxes = tasks.withColumn("box", F.explode("boxes"))
     pick = F.element_at("picked", F.col("box.detection_id"))
     return boxes.withColumns(
@@ -170,7 +168,7 @@ def _as_questions(tasks: DataFrame, kind: str, prices: PriceList) -> DataFrame:
             "rank": F.coalesce(pick["rank"], "rank"),
             "score": F.coalesce(pick["score"], "score"),
             "cost_s": F.lit(seconds),
-            "cost_money": F.lit(money).cast("double"),
+            "cost_money": F.lit(prices.money(seconds)).cast("double"),
             "boxes": F.array("box"),
         }
     )

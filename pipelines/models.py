@@ -1,4 +1,4 @@
-"""Which model a stage works for: the one named, or the only one there is."""
+"""Which model a stage works for: the one named, or the one registered last."""
 
 from __future__ import annotations
 

@@ -37,9 +37,6 @@ def with_verdicts(answers: DataFrame, run: Run, cycle_id: str) -> DataFrame:
     rows = answers.join(_sent_picks(run, cycle_id, answers), "image_id", "left")
     was_lent = F.coalesce("is_box_picked", F.lit(False))
     kind = task_kind(F.col("task_id"))
-    # Before box tasks had ids of their own they had those of images.
-    is_old = (kind == "image") & was_lent & ~F.col("is_image_picked")
-    kind = F.when(~F.coalesce(is_old, F.lit(False)), kind)
     shown_by = F.substr(F.col("task_id"), F.length(F.concat(image_task_id(), F.lit(f"/{BOXES}/"))) + 1)
     is_only_strategy = F.size(F.array_distinct("queried.strategy")) == 1
     is_asked_about = F.col("complete") & F.coalesce(kind == BOXES, F.lit(True))
@@ -53,15 +50,15 @@ def with_verdicts(answers: DataFrame, run: Run, cycle_id: str) -> DataFrame:
     none = F.array().cast(_BOXES)
     return rows.withColumns(
         {"is_whole": is_whole, "refused": F.when(is_whole, none).otherwise(F.coalesce(refused, none))}
-    ).drop("queried", "is_image_picked", "is_box_picked")
+    ).drop("queried", "is_box_picked")
 
 
 def _sent_picks(run: Run, cycle_id: str, answers: DataFrame) -> DataFrame:
     """What of the answered images was picked and sent, a row an image.
 
     Returns:
-        Columns image_id, is_image_picked, is_box_picked, and `queried`: the picked boxes as structs of
-        strategy, box, and `sent`, the corners that labelers saw.
+        Columns image_id, is_box_picked, and `queried`: the picked boxes as structs of strategy, box, and
+        `sent`, the corners that labelers saw.
     """
     of_cycle = f"cycle_id = {sql_literal(cycle_id)}"
     picks = run.store.read(ACQUISITION).where(of_cycle)
@@ -84,6 +81,6 @@ def _sent_picks(run: Run, cycle_id: str, answers: DataFrame) -> DataFrame:
     rows = picks.select(*keys, "strategy", "unit").distinct().join(boxes, keys, "left")
     query = F.when(F.col("box").isNotNull(), F.struct("strategy", "box", "sent"))
     return rows.groupBy("image_id").agg(
-        *(F.bool_or(F.col("unit") == unit).alias(f"is_{unit}_picked") for unit in ("image", "box")),
+        F.bool_or(F.col("unit") == "box").alias("is_box_picked"),
         F.collect_list(query).alias("queried"),
     )

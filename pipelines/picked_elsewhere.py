@@ -9,7 +9,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from pipelines.run import Run
-from pipelines.tables import in_schema, sql_literal
+from pipelines.tables import Seen, in_schema, sql_literal
 from schemas.tables import ACQUISITION
 
 
@@ -17,11 +17,11 @@ class PickedElsewhere(NamedTuple):
     """What counts as sent.
 
     Attributes:
-        others: SQL condition on `acquisition`.
-        ts: What the cycle's own rows get as `acquisition.ts`.
+        seen: Rows of `acquisition`, and what they were like.
+        ts: What the cycle's own rows get as `acquisition.ts`: later than all that was seen.
     """
 
-    others: str
+    seen: Seen
     ts: Column
 
 
@@ -44,9 +44,16 @@ def picked_elsewhere(run: Run, cycle_id: str, settings_hash: str) -> PickedElsew
         F.bool_and(F.col("settings_hash") == settings_hash).alias("same"),
     ).first()
     assert first is not None
-    if first.us is None or not first.same:
-        return PickedElsewhere(others=others, ts=F.timestamp_micros(F.lit(time.time_ns() // 1000)))
-    return PickedElsewhere(
-        others=f"{others} AND (ts IS NULL OR unix_micros(ts) < {first.us})",
-        ts=F.timestamp_micros(F.lit(first.us)),
-    )
+    is_again = first.us is not None and first.same
+    if is_again:
+        others += f" AND (ts IS NULL OR unix_micros(ts) < {first.us})"
+    seen = run.store.seen(ACQUISITION, others)
+    us = first.us if is_again else max(time.time_ns() // 1000, _latest_us(run, others) + 1)
+    return PickedElsewhere(seen=seen, ts=F.timestamp_micros(F.lit(us)))
+
+
+def _latest_us(run: Run, others: str) -> int:
+    """Another machine's clock may be ahead."""
+    rows = in_schema(run.store.read(ACQUISITION), ACQUISITION).where(others)
+    latest = rows.agg(F.unix_micros(F.max("ts")).alias("us")).first()
+    return 0 if latest is None or latest.us is None else int(latest.us)

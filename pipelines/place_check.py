@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pyspark.sql import functions as F
 
 from conf.acquisition_spec import PARTITION, StrategySpec
 from conf.errors import QuarryError, nearest
 from conf.strategy import Strategy
-from pipelines.models import Model
 from pipelines.pool import CLASS, NO_GROUP
 from pipelines.run import Run
 from schemas.tables import IMAGES
@@ -19,8 +18,13 @@ SEQUENCE = "sequence"
 MOST_KEYS = 1_000
 
 
-def require_places(run: Run, model: Model, chosen: Sequence[Strategy]) -> None:
+def require_places(run: Run, classes: Iterable[str], chosen: Sequence[Strategy]) -> None:
     """Fails where a rule could not hold anything back, as no image has what it goes by.
+
+    Args:
+        run: The run.
+        classes: What the model tells apart.
+        chosen: The strategies.
 
     Raises:
         QuarryError: Temporal rules or a quota by sequence where no image is a frame of a video, a quota by a
@@ -34,12 +38,12 @@ def require_places(run: Run, model: Model, chosen: Sequence[Strategy]) -> None:
         if quotas is not None and quotas.by.startswith(PARTITION):
             _require_partition(run, quotas.by.removeprefix(PARTITION), f"strategy {strategy.name}")
         if quotas is not None and quotas.by == CLASS:
-            known = (*model.classes.values(), NO_GROUP)
+            known = (*classes, NO_GROUP)
             for name in quotas.at_least:
                 if name not in known:
                     raise QuarryError(
-                        f"strategy {strategy.name}: quotas.at_least: {name!r} is no class of model "
-                        f"{model.name}; {nearest(name, known)}"
+                        f"strategy {strategy.name}: quotas.at_least: {name!r} is no class of the "
+                        f"model; {nearest(name, known)}"
                     )
 
 

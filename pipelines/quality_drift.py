@@ -6,18 +6,20 @@ from pyspark.sql import Column, DataFrame, Row, Window
 from pyspark.sql import functions as F
 
 from conf.settings import Settings
+from pipelines.cycle_stages import STATES
 from pipelines.run import Run
-from schemas.tables import CYCLES, DETECTIONS
+from schemas.tables import CYCLES, DETECTIONS, MODELS
 from udfs.views import ORIGINAL_VIEW
 
-_UNDETECTED = ("planned", "ingested")
+_UNDETECTED = STATES[: STATES.index("detected")]
 
 
 def drift_rows(run: Run, cycle_id: str, model_id: str, settings: Settings) -> DataFrame | None:
     """The cycle's confirmed detections against those of the cycle before, or none where there is no other.
 
-    Another detector is compared over all its images. The same detector is compared over time: what it found
-    since the cycle began against what it had found before.
+    Without a parent it is the last cycle of a detector with the same classes: one that looks for other things
+    says nothing. Another detector is compared over all its images. The same detector is compared over time:
+    what it found since the cycle began against what it had found before.
 
     Args:
         run: The run.
@@ -32,7 +34,7 @@ def drift_rows(run: Run, cycle_id: str, model_id: str, settings: Settings) -> Da
     """
     cycles = run.store.read(CYCLES)
     this = cycles.where(F.col("cycle_id") == cycle_id).first()
-    before = _cycle_before(cycles, cycle_id, this)
+    before = _cycle_before(cycles, run.store.read(MODELS), cycle_id, model_id, this)
     if before is None or (before.model_id == model_id and this is None):
         return None
     is_now = F.col("model_id") == model_id
@@ -56,13 +58,19 @@ def drift_rows(run: Run, cycle_id: str, model_id: str, settings: Settings) -> Da
     )
 
 
-def _cycle_before(cycles: DataFrame, cycle_id: str, this: Row | None) -> Row | None:
+def _cycle_before(
+    cycles: DataFrame, models: DataFrame, cycle_id: str, model_id: str, this: Row | None
+) -> Row | None:
     others = cycles.where(F.col("cycle_id") != cycle_id).where("model_id IS NOT NULL")
     others = others.where(~F.col("state").isin(*_UNDETECTED))
     if this is not None and this.parent is not None:
         others = others.where(F.col("cycle_id") == this.parent)
-    elif this is not None:
+        return others.first()
+    if this is not None:
         others = others.where(F.col("started") < F.lit(this.started))
+    classes = models.select("model_id", F.array_sort(F.map_values("classes")).alias("names"))
+    mine = F.broadcast(classes.where(F.col("model_id") == model_id).select("names"))
+    others = others.join(classes.join(mine, "names", "left_semi"), "model_id", "left_semi")
     return others.orderBy(F.desc("started"), "cycle_id").first()
 
 

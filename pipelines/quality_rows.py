@@ -13,7 +13,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from conf.settings import Settings
-from pipelines.hardness_rows import BASELINE
+from pipelines.hardness_rows import BASELINE, query_hash_meant
 from pipelines.labeling_tasks import labeling_tasks
 from pipelines.models import model_named
 from pipelines.quality_drift import drift_rows
@@ -34,6 +34,7 @@ from schemas.tables import (
     MODELS,
     NEAR_MISSES,
     QUARANTINE,
+    SENT_TASKS,
 )
 from udfs.image_files import TRANSIENT_FAULTS
 from udfs.views import ORIGINAL_VIEW
@@ -79,6 +80,13 @@ def detection_rows(gate: Gate) -> DataFrame:
     return rows.join(F.broadcast(model), how="left")
 
 
+def fault_rows(gate: Gate) -> DataFrame:
+    """What is in quarantine for the cycle's detector, or for all."""
+    return gate.run.store.read(QUARANTINE).where(
+        F.coalesce("model_id", F.lit(gate.model_id)) == gate.model_id
+    )
+
+
 def outcome_rows(gate: Gate) -> DataFrame:
     """One row per image: image_id, is_ingested, is_due, n_views, n_views_wanted, is_quarantined, is_broken.
 
@@ -91,8 +99,7 @@ def outcome_rows(gate: Gate) -> DataFrame:
     images = gate.run.store.read(IMAGES).join(F.broadcast(weights), how="left")
     due_s = gate.run.started_s if gate.due_s is None else gate.due_s
     due = F.col("weights").isNotNull() & (F.col("ingest_ts") <= utc_timestamp(due_s))
-    faults = gate.run.store.read(QUARANTINE).where("NOT resolved")
-    faults = faults.where(F.coalesce("model_id", F.lit(gate.model_id)) == gate.model_id)
+    faults = fault_rows(gate).where("NOT resolved")
     broken = ~F.col("error_class").isin(*TRANSIENT_FAULTS)
     detected = gate.of_model(DETECTIONS).where(F.col("view").isin(*views))
     parts = (
@@ -122,6 +129,12 @@ def truth_rows(gate: Gate) -> DataFrame:
     return rows.withColumn("is_ingested", F.coalesce("found", F.lit(False)))
 
 
+def reject_rows(gate: Gate) -> DataFrame:
+    """What the cycle's imports left out."""
+    mine = gate.of_cycle(LABEL_IMPORTS).select("import_id")
+    return gate.run.store.read(LABEL_REJECTS).join(mine, "import_id", "left_semi")
+
+
 def hardness_rows(gate: Gate) -> DataFrame:
     """The model's hardness for what the settings ask for."""
     scoring = gate.settings.score
@@ -135,6 +148,7 @@ def scored_rows(gate: Gate) -> DataFrame:
     of_query = (F.col("method") == scoring.estimator) & F.col("query").isin(*scoring.queries)
     of_baseline = (F.col("method") == BASELINE) & F.col("query").isin(*scoring.baselines)
     scores = hardness_rows(gate).where(of_query | of_baseline)
+    scores = scores.where(F.col("query_hash") == query_hash_meant(scoring))
     detected = gate.of_model(DETECTIONS).where(F.col("view") == ORIGINAL_VIEW)
     none = F.lit(None).cast("string")
     rows = detected.select("image_id", F.lit(True).alias("is_detected"), none.alias("query"))
@@ -205,43 +219,39 @@ def strategy_rows(gate: Gate) -> DataFrame:
 
 
 def task_rows(gate: Gate) -> DataFrame:
-    """One row per strategy and vendor: n_tasks in its files, and n_wanted by acquisition.
+    """One row per strategy and vendor: n_tasks in its files, n_recorded in sent_tasks, n_wanted by its picks.
 
     A vendor the settings name must have got every strategy's tasks; one that has files must have got all.
     """
     export = gate.settings.export
-    files, picks = gate.of_cycle(MANIFESTS), gate.of_cycle(ACQUISITION)
+    files, recorded, picks = map(gate.of_cycle, (MANIFESTS, SENT_TASKS, ACQUISITION))
     if export.strategies:
-        files, picks = (rows.where(F.col("strategy").isin(*export.strategies)) for rows in (files, picks))
+        files, recorded, picks = (
+            rows.where(F.col("strategy").isin(*export.strategies)) for rows in (files, recorded, picks)
+        )
     written = files.groupBy("strategy", "vendor").agg(F.sum("n_tasks").alias("n_tasks"))
-    if export.tasks == "image":
-        wanted = tasks_wanted(picks)
-    else:
-        model, prices = model_named(gate.run, gate.model_id), gate.settings.acquire.prices
-        questions = labeling_tasks(picks, gate.run, model, export, prices)
-        wanted = questions.groupBy("strategy").agg(F.count("*").alias("n_wanted"))
+    recorded = recorded.groupBy("strategy").agg(F.count("*").alias("n_recorded"))
+    model, prices = model_named(gate.run, gate.model_id), gate.settings.acquire.prices
+    tasks = labeling_tasks(picks, gate.run, model, export, prices)
+    wanted = tasks.groupBy("strategy").agg(F.count("*").alias("n_wanted"))
     vendors = F.explode(F.array(*map(F.lit, export.formats)).cast("array<string>"))
     keys = written.select("strategy", "vendor").union(wanted.select("strategy", vendors)).distinct()
-    rows = keys.join(written, ["strategy", "vendor"], "left").join(wanted, "strategy", "left")
-    return rows.fillna(0, ["n_tasks", "n_wanted"])
-
-
-def tasks_wanted(picks: DataFrame) -> DataFrame:
-    """strategy and n_wanted: the labeling tasks its picks make. Boxes of one image are one task."""
-    return picks.groupBy("strategy").agg(F.count_distinct("image_id").alias("n_wanted"))
+    rows = keys.join(written, ["strategy", "vendor"], "left")
+    rows = rows.join(recorded, "strategy", "left").join(wanted, "strategy", "left")
+    return rows.fillna(0, ["n_tasks", "n_recorded", "n_wanted"])
 
 
 _ROWS: Mapping[str, Callable[[Gate], DataFrame | None]] = {
     "images": lambda gate: gate.run.store.read(IMAGES),
-    "models": lambda gate: gate.run.store.read(MODELS),
+    "models": lambda gate: gate.of_model(MODELS),
     "detections": detection_rows,
-    "quarantine": lambda gate: gate.run.store.read(QUARANTINE),
+    "quarantine": fault_rows,
     "image_outcomes": outcome_rows,
     "drift": lambda gate: drift_rows(gate.run, gate.cycle_id, gate.model_id, gate.settings),
     "ground_truth": truth_rows,
-    "ground_truth_history": lambda gate: gate.run.store.read(GROUND_TRUTH_HISTORY),
-    "label_imports": lambda gate: gate.run.store.read(LABEL_IMPORTS),
-    "label_rejects": lambda gate: gate.run.store.read(LABEL_REJECTS),
+    "ground_truth_history": lambda gate: gate.of_cycle(GROUND_TRUTH_HISTORY),
+    "label_imports": lambda gate: gate.of_cycle(LABEL_IMPORTS),
+    "label_rejects": reject_rows,
     "hardness": hardness_rows,
     "scored_images": scored_rows,
     "metrics": lambda gate: gate.of_cycle(METRICS),
@@ -250,5 +260,6 @@ _ROWS: Mapping[str, Callable[[Gate], DataFrame | None]] = {
     "picks": pick_rows,
     "strategies": strategy_rows,
     "manifests": lambda gate: gate.of_cycle(MANIFESTS),
+    "sent_tasks": lambda gate: gate.of_cycle(SENT_TASKS),
     "tasks": task_rows,
 }

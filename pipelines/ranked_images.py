@@ -7,10 +7,9 @@ from pyspark.sql import functions as F
 
 from conf.errors import QuarryError, nearest
 from conf.settings import ScoreSettings
-from pipelines.hardness_rows import BASELINE, GROUND_TRUTH, query_hash_meant
+from pipelines.hardness_rows import BASELINE, GROUND_TRUTH, query_hash_meant, since_detection
 from pipelines.models import Model
 from pipelines.run import Run
-from pipelines.score_inputs import detections_of
 from schemas.tables import HARDNESS
 
 
@@ -30,8 +29,7 @@ def ranked_images(run: Run, model: Model, query: str, method: str, scoring: Scor
     """
     scored = run.store.require(HARDNESS, made_by="score").where(F.col("model_id") == model.model_id)
     candidates = scored.where((F.col("query") == query) & F.col("method").isin(method, BASELINE))
-    detected = detections_of(run, model).select("image_id", F.col("ts").alias("detected_ts"))
-    candidates = candidates.join(detected, "image_id").where("ts >= detected_ts")
+    candidates = candidates.transform(since_detection, run, model.model_id)
     if candidates.isEmpty():
         known = scored.select("query", "method").distinct().limit(1000).collect()
         methods = sorted({row.method for row in known if row["query"] == query} - {GROUND_TRUTH})

@@ -90,7 +90,7 @@ def cycle_report(source: ReportSource) -> CycleReport:
         quarantine=quarantine_rows(source),
         quality=quality_gates(source),
         settings=tuple(_flat(settings.model_dump(mode="json", exclude=NOT_KEPT))),
-        sql=sql_examples(settings),
+        sql=sql_examples(settings, model.model_id),
         truth_hint=f"quarry import_labels --root {run.store.root} --labels coco.json, then quarry evaluate",
         pictures_show_truth=not run.store.read(GROUND_TRUTH).isEmpty(),
     )
@@ -133,20 +133,21 @@ def report_counts(source: ReportSource) -> ReportCounts:
     )
 
 
-def sql_examples(settings: Settings) -> tuple[SqlExample, ...]:
-    """Statements that work on the tables of this report, through `quarry sql`."""
+def sql_examples(settings: Settings, model_id: str) -> tuple[SqlExample, ...]:
+    """Statements about a model that work on the tables of this report, through `quarry sql`."""
+    of_model = f"model_id = {sql_literal(model_id)}"
     query = settings.acquire.query
     method = (
         BASELINE
         if query in (*settings.score.baselines, *settings.detector.pixel_scores)
-        else settings.score.estimator
+        else settings.ranking_method
     )
     return (
         SqlExample(
             title="The hardest images of a query, where they are",
             sql=(
                 "SELECT path, round(hardness, 4) AS hardness FROM hardness JOIN images USING (image_id) "
-                f"WHERE query = {sql_literal(query)} AND method = {sql_literal(method)} "
+                f"WHERE query = {sql_literal(query)} AND method = {sql_literal(method)} AND {of_model} "
                 "ORDER BY hardness DESC LIMIT 10"
             ),
         ),
@@ -154,7 +155,7 @@ def sql_examples(settings: Settings) -> tuple[SqlExample, ...]:
             title="Mean hardness by dataset",
             sql=(
                 f"SELECT dataset, count(*) AS images, round(avg({query}), 4) AS mean_hardness "
-                "FROM hardness_wide JOIN images USING (image_id) "
+                f"FROM hardness_wide JOIN images USING (image_id) WHERE {of_model} "
                 "GROUP BY dataset ORDER BY mean_hardness DESC"
             ),
         ),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from conf.acquisition_spec import RANDOM
+from conf.settings import AcquireSettings
+from conf.strategy import presets
 from pipelines.coverage import K_CENTER, LOWER_BOUND, RADIUS
 from pipelines.export import MOST_STRATEGIES
 from pipelines.report_queries import case_image
@@ -27,7 +32,9 @@ def selection_arms(source: ReportSource) -> tuple[SelectionArm, ...]:
     boxes = {row.strategy: row.n for row in n_boxes.limit(MOST_STRATEGIES).collect()}
     metrics = source.run.store.read(METRICS).where(F.col("cycle_id") == source.cycle_id)
     reached = metrics.where(F.col("method") == K_CENTER).limit(2 * MOST_STRATEGIES).collect()
-    reach = {(row["query"], row.metric): row.value for row in reached}
+    reach: dict[str, dict[str, float]] = {}
+    for row in reached:
+        reach.setdefault(row["query"], {})[row.metric] = row.value
     arms = (
         detail.groupBy("strategy")
         .agg(
@@ -56,13 +63,25 @@ def selection_arms(source: ReportSource) -> tuple[SelectionArm, ...]:
             truth_hardness=arm.truth,
             cost_s=arm.cost_s,
             cost_money=arm.cost_money,
-            radius=reach.get((arm.strategy, RADIUS)),
-            least_radius=reach.get((arm.strategy, LOWER_BOUND)),
-            is_control=arm.strategy == "random",
+            radius=_of_strategy(reach, arm.strategy).get(RADIUS),
+            least_radius=_of_strategy(reach, arm.strategy).get(LOWER_BOUND),
+            is_control=_is_control(arm.strategy, source.settings.acquire),
             cases=tuple(case_image(row, row["rank"]) for row in first if row.strategy == arm.strategy),
         )
         for arm in arms
     )
+
+
+def _of_strategy(reach: Mapping[str, Mapping[str, float]], strategy: str) -> Mapping[str, float]:
+    """What k-center reached for a strategy: itself, or the part of the mixture that left the least radius."""
+    found = [values for name, values in reach.items() if name == strategy or name.startswith(f"{strategy}/")]
+    return min(found, key=lambda values: values[RADIUS], default={})
+
+
+def _is_control(strategy: str, settings: AcquireSettings) -> bool:
+    """Whether a strategy draws at random, within its rules."""
+    spec = {**presets(), **settings.define}.get(strategy)
+    return spec is not None and spec.score == RANDOM and spec.k_center is None and not spec.mixture
 
 
 def manifest_folders(source: ReportSource) -> tuple[ManifestFolder, ...]:

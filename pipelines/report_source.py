@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from conf.settings import Settings
+from pipelines.hardness_rows import query_hash_meant, since_detection
 from pipelines.models import Model
 from pipelines.run import Run
 from schemas.tables import HARDNESS, IMAGES
@@ -26,12 +27,14 @@ class ReportSource:
 
     @property
     def hardness(self) -> DataFrame:
-        """The model's rows of `hardness`."""
-        return self.run.store.read(HARDNESS).where(F.col("model_id") == self.model.model_id)
+        """The model's rows of `hardness` that mean what the settings ask for, and are not out of date."""
+        rows = self.run.store.read(HARDNESS).where(F.col("model_id") == self.model.model_id)
+        rows = rows.where(F.col("query_hash") == query_hash_meant(self.settings.score))
+        return rows.transform(since_detection, self.run, self.model.model_id)
 
     @cached_property
     def estimates(self) -> DataFrame:
-        """Score sampling of the settings' queries, with the true hardness and path beside it.
+        """What ranks images for the settings' queries, with the true hardness and path beside it.
 
         Most parts of a report begin with them: they are joined once and kept on the executors' disks.
         """
@@ -40,7 +43,7 @@ class ReportSource:
             "image_id", "query", F.col("hardness").alias("truth")
         )
         images = self.run.store.read(IMAGES).select("image_id", "path")
-        estimated = rows.where(F.col("method") == self.settings.score.estimator)
+        estimated = rows.where(F.col("method") == self.settings.ranking_method)
         rows = estimated.join(truth, ["image_id", "query"], "left").join(images, "image_id")
         return rows.persist(StorageLevel.DISK_ONLY)
 

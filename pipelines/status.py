@@ -12,7 +12,7 @@ from conf.code_settings import CodeSetting, code_settings
 from conf.errors import QuarryError
 from pipelines.cycle import recorded_settings
 from pipelines.cycle_stages import CLOSED, STAGES, STATES
-from pipelines.outstanding import import_command, sent_and_back
+from pipelines.outstanding import Awaited, awaited, import_command, sent_and_back
 from pipelines.run import Run
 from schemas.tables import CYCLES, LABEL_REJECTS, QUARANTINE
 
@@ -65,8 +65,10 @@ def _next_step(run: Run, cycle_id: str, row: Row | None, sent: list[Row]) -> str
     if row is not None and row.state == CLOSED:
         return "none, it is closed"
     stage = None if row is None else STAGES[STATES.index(row.state)].name
-    if stage in ("labels", None) and any(item.n_back < item.n_sent for item in sent):
-        return import_command(run.store.root, cycle_id, sent)
+    if stage in ("labels", None):
+        awaits = Awaited(cycle_id, sent) if sent else awaited(run, cycle_id)
+        if any(item.n_back < item.n_sent for item in awaits.sent):
+            return import_command(run.store.root, awaits)
     if stage is None:
         return "none, its labels are back"
     assert row is not None

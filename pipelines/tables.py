@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 from delta import exceptions as conflicts
 from delta.tables import DeltaTable
@@ -65,6 +65,22 @@ _repeated_while_being_made = retry(
     stop=stop_after_delay(MOST_CREATION_S),
     reraise=True,
 )
+
+
+class Seen(NamedTuple):
+    """Rows that a result was made from: a write of it can depend on them still being the same.
+
+    Attributes:
+        where: SQL condition on a table's columns.
+        digest: Of all rows that meet it, in any order.
+    """
+
+    where: str
+    digest: str
+
+
+class RowsChanged(Exception):
+    """The rows that a result was made from are others now: nothing of it was written."""
 
 
 @dataclass(frozen=True)
@@ -203,17 +219,47 @@ class TableStore:
             source = rows.distinct().alias("s")
             self._commit(lambda: self._target(table).merge(source, same).whenMatchedDelete().execute())
 
-    def replace(self, table: Table, rows: DataFrame, where: str) -> None:
+    def replace(self, table: Table, rows: DataFrame, where: str, *, seen: Seen | None = None) -> None:
         """Replaces all rows that meet a condition by new ones, in one commit.
 
         Args:
             table: The target; created when absent.
-            rows: Columns of the table; every row meets `where`.
+            rows: Columns of the table; every row meets `where`. With `seen`, at least one.
             where: SQL condition on the table's columns.
+            seen: Rows of the table that `rows` were made from.
+
+        Raises:
+            RowsChanged: Another job changed what was seen. If it did so during the commit itself, no row
+                meets `where` now.
         """
         self.create(table)
-        writer = in_schema(rows, table).write.format("delta").mode("overwrite")
-        self._commit(lambda: writer.option("replaceWhere", where).save(self.path(table)))
+
+        def write() -> None:
+            new = in_schema(rows, table)
+            if seen is not None:
+                if self.seen(table, seen.where) != seen:
+                    raise RowsChanged(self.path(table))
+                # The write reads what it depends on, so Delta refuses it when that changes under way, and
+                # there is nothing to write when that changed just before.
+                same = self._digest(table, seen.where).where(F.col("digest") == seen.digest).drop("digest")
+                new = new.crossJoin(F.broadcast(same))
+            writer = new.write.format("delta").mode("overwrite")
+            writer.option("replaceWhere", where).save(self.path(table))
+
+        self._commit(write)
+        if seen is not None and self.read(table).where(where).isEmpty():
+            raise RowsChanged(self.path(table))
+
+    def seen(self, table: Table, where: str) -> Seen:
+        """What the rows that meet a condition are like at this moment."""
+        row = self._digest(table, where).first()
+        assert row is not None
+        return Seen(where=where, digest=row.digest)
+
+    def _digest(self, table: Table, where: str) -> DataFrame:
+        rows = in_schema(self.read(table), table).where(where)
+        every = F.bit_xor(F.xxhash64(*table.column_names))
+        return rows.agg(F.concat_ws(":", F.count("*"), every).alias("digest"))
 
     def create(self, table: Table) -> None:
         """Makes the table with its columns, comments, version and constraints.

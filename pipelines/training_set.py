@@ -19,7 +19,7 @@ IMAGES_PER_FILE = 5_000
 
 
 def write_training_set(run: Run, folder: str, model: Model, threshold: float) -> dict[str, int]:
-    """Writes the train split as COCO files, each by one task; an image is named by its path in the lake.
+    """Writes the train split as COCO files, each by one task; an image is named by where it is.
 
     An image of which only boxes were labeled is in with them, and with the model's other boxes as noisy ones
     (see `pipelines.box_dataset`).
@@ -39,7 +39,7 @@ def write_training_set(run: Run, folder: str, model: Model, threshold: float) ->
     Source: fine-grained boxes, section 3 ("Updating the Training Dataset").
     """
     truth = run.store.read(GROUND_TRUTH).where("split = 'train' AND (complete OR size(boxes) > 0)")
-    images = run.store.read(IMAGES).select("image_id", "path", "width", "height", "sequence_id")
+    images = run.store.read(IMAGES).select("image_id", "uri", "width", "height", "sequence_id")
     rows = truth.select("image_id", "boxes", "complete").join(images, "image_id").where("width IS NOT NULL")
     counts = rows.agg(
         F.count("*").alias("images"), F.count_if(~F.col("complete")).alias("partly_labeled")

@@ -34,7 +34,7 @@ class Suite:
     """The expectations on one kind of rows, judged after one stage.
 
     Attributes:
-        stage: Of the cycle (`pipelines.cycle.STAGES`).
+        stage: Of the cycle (`pipelines.cycle_stages.STAGES`).
         name: What the rows are: a table, or what `pipelines.quality_rows` makes of some.
         table: The table that is at fault when a row fails.
         key: Columns that name a failing row.

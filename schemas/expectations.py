@@ -23,12 +23,20 @@ from schemas.tables import (
     MODELS,
     NEAR_MISSES,
     QUARANTINE,
+    SENT_TASKS,
 )
 
 # Single fields of the structs: Spark then reads no others from the files. NaN is larger than any number.
 _X_IN_ORDER = "forall(zip_with({0}.x1, {0}.x2, (a, b) -> a <= b), ok -> ok)"
 _Y_IN_ORDER = "forall(zip_with({0}.y1, {0}.y2, (a, b) -> a <= b), ok -> ok)"
 _FINITE = "abs({0}) < double('Infinity')"
+_COSTS_SOUND = Expectation(
+    name="costs_sound",
+    description="costs are finite and not negative",
+    condition=" AND ".join(
+        f"({cost} IS NULL OR ({cost} >= 0 AND {_FINITE.format(cost)}))" for cost in ("cost_s", "cost_money")
+    ),
+)
 
 IMAGES_SUITE = table_suite(
     "ingest",
@@ -306,14 +314,7 @@ ACQUISITION_SUITE = table_suite(
         condition="unit IS NULL OR unit = 'image' OR (unit = 'box' AND detection_id IS NOT NULL)",
     ),
     Expectation(name="scores_finite", description="a score is finite", condition=_FINITE.format("score")),
-    Expectation(
-        name="costs_sound",
-        description="costs are finite and not negative",
-        condition=" AND ".join(
-            f"({cost} IS NULL OR ({cost} >= 0 AND {_FINITE.format(cost)}))"
-            for cost in ("cost_s", "cost_money")
-        ),
-    ),
+    _COSTS_SOUND,
 )
 
 NEAR_MISSES_SUITE = table_suite(
@@ -380,6 +381,20 @@ MANIFESTS_SUITE = table_suite(
     ),
 )
 
+SENT_TASKS_SUITE = table_suite(
+    "export_manifest",
+    SENT_TASKS,
+    Expectation(
+        name="questions_about_boxes",
+        description="an image or picked boxes of it are to be labeled, or a question is about one box",
+        condition=(
+            "kind IN ('image', 'boxes') AND detection_id IS NULL "
+            "OR kind IN ('verify_box', 'verify_class') AND detection_id IS NOT NULL"
+        ),
+    ),
+    _COSTS_SOUND,
+)
+
 TASKS_SUITE = Suite(
     stage="export_manifest",
     name="tasks",
@@ -388,11 +403,11 @@ TASKS_SUITE = Suite(
     on_rows=(
         Expectation(
             name="tasks_match_acquisition",
-            description="a strategy's files for a vendor hold as many tasks as acquisition wants",
-            condition="n_tasks = n_wanted",
+            description="a strategy's files for a vendor, and sent_tasks, hold the tasks its picks make",
+            condition="n_tasks = n_wanted AND n_recorded = n_wanted",
         ),
     ),
-    shown=("n_tasks", "n_wanted"),
+    shown=("n_tasks", "n_recorded", "n_wanted"),
 )
 
 SUITES: tuple[Suite, ...] = (
@@ -414,5 +429,6 @@ SUITES: tuple[Suite, ...] = (
     PICKS_SUITE,
     STRATEGIES_SUITE,
     MANIFESTS_SUITE,
+    SENT_TASKS_SUITE,
     TASKS_SUITE,
 )

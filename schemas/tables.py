@@ -268,7 +268,7 @@ MANIFESTS = Table(
     comment="Files written for labeling tools",
     columns=(
         _required("cycle_id", "STRING", "cycles.cycle_id"),
-        _required("vendor", "STRING", "format of the file: coco, label_studio, cvat, scale ..."),
+        _required("vendor", "STRING", "format of the file, of which a tool may have several: coco, cvat ..."),
         _required("strategy", "STRING", "acquisition.strategy"),
         _required("path", "STRING", "where the file is"),
         _optional("tasks", "STRING", "kind of its tasks: image, boxes, verify_box or verify_class"),
@@ -284,6 +284,27 @@ MANIFESTS = Table(
         _required("ts", "TIMESTAMP", "when written, UTC"),
     ),
     key=("cycle_id", "vendor", "strategy", "path"),
+)
+
+SENT_TASKS = Table(
+    name="sent_tasks",
+    comment="Labeling tasks in a cycle's manifests; the same ones in the files of every vendor",
+    columns=(
+        _required("cycle_id", "STRING", "cycles.cycle_id"),
+        _required("strategy", "STRING", "acquisition.strategy; strategies share the task of an image"),
+        _required("task_id", "STRING", "id in the files and in what comes back, the same in every export"),
+        _required("kind", "STRING", "image, boxes, verify_box or verify_class"),
+        _required("image_id", "STRING", "images.image_id"),
+        _optional("detection_id", "STRING", "boxes.detection_id of the box that a question is about"),
+        _required("rank", "INT", "of the best pick it was made of; 1 is labeled first"),
+        _required("n_boxes", "INT", "boxes shown"),
+        _optional("cost_s", "DOUBLE", "labeling price, seconds"),
+        _optional(
+            "cost_money", "DOUBLE", "labeling price, money; null without acquire.prices.money_per_hour"
+        ),
+        _required("ts", "TIMESTAMP", "when the run that exported it started, UTC"),
+    ),
+    key=("cycle_id", "strategy", "task_id"),
 )
 
 CYCLES = Table(
@@ -376,6 +397,7 @@ TABLES: tuple[Table, ...] = (
     ACQUISITION,
     NEAR_MISSES,
     MANIFESTS,
+    SENT_TASKS,
     CYCLES,
     METRICS,
     QUALITY,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from schemas.table import View
+from schemas.tables import SENT_TASKS
 
 # One value an image, model and query: exact where there is one, else sampled, else the baseline.
 _SCORED = "method IN ('exact', 'monte_carlo', 'baseline')"
@@ -57,62 +58,65 @@ LATEST_HARDNESS_VIEW = View(
     ),
 )
 
-# Files, boxes of one image and answers to one task are each brought together before they meet, or their rows
-# multiply.
-_N_LABELS = "size(filter(boxes, b -> b.status = 'labeled'))"
-_SENT = (
-    "SELECT cycle_id, vendor, strategy, coalesce(max_by(tasks, ts), 'image') AS tasks, min(ts) AS sent_ts "
-    "FROM manifests GROUP BY cycle_id, vendor, strategy"
+# An answer whose task id the tool lost is taken for one to what was asked of its image, or of its box. Who
+# labeled a whole image has seen to the boxes that were picked of it too.
+_ANSWERS = (
+    "a.cycle_id = t.cycle_id AND a.image_id = t.image_id AND (a.split = 'train' OR a.task_id IS NOT NULL) "
+    "AND (a.task_id = t.task_id OR a.task_id IS NULL "
+    "AND (t.detection_id IS NULL OR exists(a.boxes, b -> b.detection_id = t.detection_id)) "
+    "OR t.kind = 'boxes' AND a.task_id = concat_ws('/', t.cycle_id, t.image_id))"
 )
-_PICKED = (
-    "SELECT cycle_id, strategy, image_id, min(rank) AS rank FROM acquisition "
-    "GROUP BY cycle_id, strategy, image_id"
+_IS_OWN = "a.task_id IS NULL OR a.task_id = t.task_id"
+_OF_TASK = ", ".join(f"t.{column.name}" for column in SENT_TASKS.columns)
+TASKS_VIEW = View(
+    name="tasks",
+    comment="One row per cycle, strategy and task that was sent, and whether, when and how it was answered",
+    sql=(
+        f"SELECT {_OF_TASK}, count(a.ts) > 0 AS returned, max(a.ts) AS returned_ts, "
+        "max_by(a.complete, a.ts) AS complete, "
+        "coalesce(size(filter(max_by(a.boxes, a.ts) "
+        f"FILTER (WHERE {_IS_OWN}), b -> b.status = 'labeled')), 0) AS n_labels "
+        f"FROM sent_tasks AS t LEFT JOIN ground_truth_history AS a ON {_ANSWERS} GROUP BY {_OF_TASK}"
+    ),
 )
-_ANSWERED = (
-    "SELECT cycle_id, image_id, task_id, "
-    f"max_by(struct(ts, complete, {_N_LABELS} AS n_labels), ts) AS answer "
-    "FROM ground_truth_history WHERE split = 'train' OR task_id IS NOT NULL "
-    "GROUP BY cycle_id, image_id, task_id"
+_SENT_TO = (
+    "SELECT cycle_id, vendor, strategy, min(ts) AS sent_ts FROM manifests GROUP BY cycle_id, vendor, strategy"
 )
-# An answer without a task id (the tool lost it) is taken for one to whatever was asked of its image.
-_ANSWERS_TASK = (
-    "answer IS NOT NULL AND (task_id IS NULL "
-    "OR tasks = 'image' AND task_id = concat_ws('/', cycle_id, image_id) "
-    "OR tasks = 'boxes' AND task_id = concat_ws('/', cycle_id, image_id, 'boxes', strategy) "
-    "OR startswith(task_id, concat_ws('/', cycle_id, image_id, '')) AND endswith(task_id, '/' || tasks))"
-)
-# Who labeled the whole image has seen to the boxes that were picked of it too.
-_ANSWERS_IMAGE = "tasks = 'boxes' AND answer IS NOT NULL AND task_id = concat_ws('/', cycle_id, image_id)"
 SENT_IMAGES_VIEW = View(
     name="sent_images",
-    comment="One row per cycle, vendor, strategy and image of a manifest, and whether its labels came back",
+    comment=(
+        "One row per cycle, vendor, strategy and image of a manifest: its tasks and how many were answered; "
+        "it is returned once all are"
+    ),
     sql=(
-        "SELECT cycle_id, vendor, strategy, tasks, image_id, rank, sent_ts, "
-        f"count_if({_ANSWERS_TASK} OR {_ANSWERS_IMAGE}) > 0 AS returned, "
-        f"max(answer.ts) FILTER (WHERE {_ANSWERS_TASK} OR {_ANSWERS_IMAGE}) AS returned_ts, "
-        f"bool_or(answer.complete) FILTER (WHERE {_ANSWERS_TASK} OR {_ANSWERS_IMAGE}) AS complete, "
-        f"coalesce(sum(answer.n_labels) FILTER (WHERE {_ANSWERS_TASK}), 0) AS n_labels "
-        f"FROM ({_SENT}) JOIN ({_PICKED}) USING (cycle_id, strategy) "
-        f"LEFT JOIN ({_ANSWERED}) USING (cycle_id, image_id) "
-        "GROUP BY cycle_id, vendor, strategy, tasks, image_id, rank, sent_ts"
+        "SELECT cycle_id, vendor, strategy, kind, image_id, min(rank) AS rank, sent_ts, count(*) AS n_tasks, "
+        "count_if(returned) AS n_answered, bool_and(returned) AS returned, max(returned_ts) AS returned_ts, "
+        "bool_and(complete) AS complete, sum(n_labels) AS n_labels "
+        f"FROM ({_SENT_TO}) JOIN (SELECT * EXCEPT (ts) FROM tasks) USING (cycle_id, strategy) "
+        "GROUP BY cycle_id, vendor, strategy, kind, image_id, sent_ts"
     ),
 )
 
 DELIVERIES_VIEW = View(
     name="deliveries",
-    comment="One row per cycle and vendor: files, tasks and seconds sent; images sent, back and out; labels",
+    comment=(
+        "One row per cycle and vendor: files and seconds sent; tasks and images sent, back and out (an image "
+        "until all that was asked of it is answered); labels. Every vendor of a cycle gets the same tasks"
+    ),
     sql=(
-        "SELECT cycle_id, vendor, n_files, n_tasks, cost_s, sent_ts, coalesce(n_sent, 0) AS images_sent, "
+        "SELECT cycle_id, vendor, n_files, cost_s, sent_ts, coalesce(tasks_sent, 0) AS tasks_sent, "
+        "coalesce(tasks_returned, 0) AS tasks_returned, coalesce(n_sent, 0) AS images_sent, "
         "coalesce(n_returned, 0) AS images_returned, coalesce(n_sent - n_returned, 0) AS images_out, "
         "coalesce(n_labels, 0) AS labels_returned "
-        "FROM (SELECT cycle_id, vendor, count(*) AS n_files, sum(n_tasks) AS n_tasks, "
-        "sum(cost_s) AS cost_s, min(ts) AS sent_ts FROM manifests GROUP BY cycle_id, vendor) "
-        "LEFT JOIN (SELECT cycle_id, vendor, count(*) AS n_sent, count_if(is_back) AS n_returned, "
-        "sum(n_labels) AS n_labels FROM (SELECT cycle_id, vendor, image_id, bool_and(is_back) AS is_back, "
-        # Strategies share the task of an image; each has its own of the boxes it picked.
-        "sum(n_labels) AS n_labels FROM (SELECT cycle_id, vendor, image_id, bool_and(returned) AS is_back, "
-        "max(n_labels) AS n_labels FROM sent_images "
-        "GROUP BY cycle_id, vendor, image_id, tasks, if(tasks = 'boxes', strategy, '')) "
+        "FROM (SELECT cycle_id, vendor, count(*) AS n_files, sum(cost_s) AS cost_s, min(ts) AS sent_ts "
+        "FROM manifests GROUP BY cycle_id, vendor) LEFT JOIN ("
+        "SELECT cycle_id, vendor, sum(n_tasks) AS tasks_sent, sum(n_answered) AS tasks_returned, "
+        "count(*) AS n_sent, count_if(n_tasks = n_answered) AS n_returned, sum(n_labels) AS n_labels FROM ("
+        "SELECT cycle_id, vendor, image_id, count(*) AS n_tasks, count_if(returned) AS n_answered, "
+        # Strategies share the task of an image.
+        "sum(n_labels) AS n_labels "
+        "FROM (SELECT DISTINCT cycle_id, vendor, image_id, task_id, returned, n_labels "
+        f"FROM ({_SENT_TO}) JOIN tasks USING (cycle_id, strategy)) "
         "GROUP BY cycle_id, vendor, image_id) GROUP BY cycle_id, vendor) USING (cycle_id, vendor)"
     ),
 )
@@ -153,6 +157,7 @@ def views(queries: tuple[str, ...]) -> tuple[View, ...]:
         LABEL_SCORES_VIEW,
         LATEST_HARDNESS_VIEW,
         hardness_wide_view(queries),
+        TASKS_VIEW,
         SENT_IMAGES_VIEW,
         DELIVERIES_VIEW,
     )

@@ -20,6 +20,7 @@ from schemas.tables import (
     IMAGES,
     MANIFESTS,
     MODELS,
+    SENT_TASKS,
 )
 from tests.schemas.test_tables import arrow_type
 
@@ -166,6 +167,13 @@ def _write_cycles(root: Path) -> None:
             for rank, image in enumerate(images.split(), start=1)
         ],
     )
+    tasks = [
+        {"cycle_id": cycle, "strategy": strategy, "task_id": f"{cycle}/{image}", "kind": "image"}
+        | {"image_id": image, "rank": rank}
+        for (cycle, strategy), images in picks.items()
+        for rank, image in enumerate(images.split(), start=1)
+    ]
+    append(root, SENT_TASKS, tasks)
     files = [("cycle-3", "label_studio", "hardest", 3, 30.0), ("cycle-3", "label_studio", "random", 2, 20.0)]
     files += [("cycle-3", "coco", "hardest", 3, 30.0), ("cycle-2", "coco", "hardest", 1, 10.0)]
     names = ("cycle_id", "vendor", "strategy", "n_tasks", "cost_s")

@@ -52,11 +52,6 @@ class DetectionBatch:
         return len(self.offsets) - 1
 
     @cached_property
-    def image_area_px(self) -> FloatArray:
-        """(n,), area of the images, px²."""
-        return self.image_wh_px[:, 0] * self.image_wh_px[:, 1]
-
-    @cached_property
     def image_index(self) -> IntArray:
         """(m,), index of the image of every detection."""
         return owners(self.offsets)

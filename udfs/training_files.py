@@ -18,7 +18,7 @@ def training_file_batches(
     """Writes the images of a task to one COCO file.
 
     Args:
-        batches: Columns file (the task's number), path, width, height, sequence_id, complete, boxes (structs
+        batches: Columns file (the task's number), uri, width, height, sequence_id, complete, boxes (structs
             of `ground_truth`) and noisy (boxes nobody has checked: label_name, x1, y1, x2, y2; or null).
         folder: Where the file goes.
         classes: Class names in label order; boxes of other classes, and labels of any status but labeled, are
@@ -53,7 +53,7 @@ def _coco(rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> dict[str, A
 
 def _image(row: dict[str, Any], number: int) -> dict[str, Any]:
     names = ("width", "height", "sequence_id", "complete")
-    return {"id": number, "file_name": row["path"], **{name: row[name] for name in names}}
+    return {"id": number, "file_name": row["uri"], **{name: row[name] for name in names}}
 
 
 def _boxes(row: dict[str, Any]) -> list[dict[str, Any]]:

@@ -10,8 +10,13 @@ from pydantic import ValidationError
 from conf.acquisition_spec import PriceList, QuotaSpec, StrategySpec
 from conf.errors import QuarryError
 from conf.load import load_settings
-from conf.settings import AcquireSettings
-from conf.strategy import presets, scores_ranked_by, strategies
+from conf.settings import AcquireSettings, DetectorSettings
+from conf.strategy import presets, require_features_kept, scores_ranked_by, strategies
+
+OWN_DISTANCE = {"near_duplicates": {"max_distance": 0.5}}
+OWN_MIXTURE = {
+    "mixture": [{"share": 0.5, "strategy": "random"}, {"share": 0.5, "strategy": "k_center_images"}]
+}
 
 
 def resolved(name: str, **settings: Any) -> Any:
@@ -55,6 +60,23 @@ def test_a_mixture_shares_the_budget_among_plain_strategies() -> None:
         "pixel_adj_false",
         "entropy",
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({"strategies": ("k_center_images",)}, "keep_image_feature"),
+        ({"strategies": ("k_center_boxes",), "budget_in": "boxes"}, "keep_features"),
+        ({"strategies": ("own",), "define": {"own": OWN_DISTANCE}}, "keep_image_feature"),
+        ({"strategies": ("own",), "define": {"own": OWN_MIXTURE}}, "keep_image_feature"),
+    ],
+)
+def test_features_that_are_compared_must_be_kept(settings: dict[str, Any], kept: str) -> None:
+    chosen = AcquireSettings.model_validate(settings)
+    with pytest.raises(QuarryError, match=f"--set detector.{kept}=true"):
+        require_features_kept(chosen, DetectorSettings())
+    require_features_kept(chosen, DetectorSettings.model_validate({kept: True}))
+    require_features_kept(AcquireSettings(strategies=("hardest", "random")), DetectorSettings())
 
 
 def test_own_strategies_come_from_yaml() -> None:

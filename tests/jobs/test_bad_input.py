@@ -78,6 +78,20 @@ def test_a_lake_without_images(session: SparkSession, tmp_path: Path) -> None:
     assert not (tmp_path / "t" / "images").exists()
 
 
+def test_what_a_strategy_lacks_is_told_before_any_image_is_detected(
+    session: SparkSession, small_lake: Path, tmp_path: Path
+) -> None:
+    flags = ["run_cycle", "--config", "demo", "--root", str(tmp_path / "t")]
+    flags += ["--set", f"lake.uri={small_lake}/images"]
+    done = here([*flags, "--set", "acquire.strategies=[random, k_center_images]"])
+    assert_refused(done, "'k_center_images' compares features", "--set detector.keep_image_feature=true")
+    assert no_tables(tmp_path / "t")
+    quotas = "acquire.define={few: {score: random, quotas: {by: class, at_least: {pedestrain: 2}}}}"
+    done = here([*flags, "--set", quotas, "--set", "acquire.strategies=[few]"])
+    assert_refused(done, "'pedestrain' is no class of the model", "did you mean 'pedestrian'")
+    assert not (tmp_path / "t" / "detections").exists()
+
+
 def test_weights_that_are_no_checkpoint(tmp_path: Path, finished: tuple[Run, Settings]) -> None:
     (tmp_path / "model.pt").write_bytes(b"not a checkpoint")
     root = finished[0].store.root

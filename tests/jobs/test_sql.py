@@ -18,10 +18,11 @@ from pyspark.sql import SparkSession
 
 from conf.errors import QuarryError
 from conf.load import load_settings
+from pipelines.outstanding import sent_and_back
 from pipelines.run import Run
 from pipelines.sql import sql_session, told_in_one_line
 from pipelines.tables import TableStore
-from schemas.tables import ACQUISITION, GROUND_TRUTH_HISTORY, MANIFESTS
+from schemas.tables import GROUND_TRUTH_HISTORY, MANIFESTS, SENT_TASKS
 from tests.jobs.test_bad_input import assert_refused, here
 from tests.sql_tables import ODD_QUERY, append, day, write_tables
 
@@ -41,7 +42,7 @@ ANSWERS: list[list[tuple[Any, ...]]] = [
         ("town", "2026-03-02", "street-2", 2, 1.25),
     ],
     [("person", 2, 2, 1.0), ("car", 2, 0, 0.0)],
-    [("coco", 1, 3, 30.0, 3, 2, 1, 5), ("label_studio", 2, 5, 50.0, 4, 2, 2, 5)],
+    [("coco", 1, 30.0, 3, 2, 3, 2, 1, 5), ("label_studio", 2, 50.0, 4, 2, 4, 2, 2, 5)],
     [
         ("town/t1.jpg", "hardest", 3, False, 0),
         ("town/t1.jpg", "random", 1, False, 0),
@@ -168,11 +169,13 @@ def test_an_image_sent_and_labeled_many_times_is_a_row_for_each_vendor_and_strat
     ]
     files += [("d", "coco", "whole", "d", 1, 1.0, day(9))]
     append(tmp_path, MANIFESTS, [dict(zip(names, file, strict=True)) for file in files])
-    names = ("cycle_id", "strategy", "unit", "rank", "image_id", "detection_id")
-    picks = [("c", "boxes", "box", rank, image, f"{image}{rank}") for rank, image in enumerate("yxyxx", 1)]
-    picks += [("c", "whole", "image", rank, image, None) for rank, image in enumerate("xz", 1)]
-    picks += [("d", "whole", "image", 7, "x", None), ("c", "unsent", "image", 1, "x", None)]
-    append(tmp_path, ACQUISITION, [dict(zip(names, pick, strict=True)) for pick in picks])
+    names = ("cycle_id", "strategy", "kind", "rank", "image_id", "task_id")
+    tasks = [
+        ("c", "boxes", "boxes", rank, image, f"c/{image}/boxes/boxes") for rank, image in enumerate("yx", 1)
+    ]
+    tasks += [("c", "whole", "image", rank, image, f"c/{image}") for rank, image in enumerate("xz", 1)]
+    tasks += [("d", "whole", "image", 7, "x", "d/x"), ("c", "unsent", "image", 1, "x", "c/x")]
+    append(tmp_path, SENT_TASKS, [dict(zip(names, task, strict=True)) for task in tasks])
     names = ("cycle_id", "image_id", "ts", "split", "complete", "boxes")
     drawn = [{"label_name": "car", "status": status} for status in ("labeled", "noisy", "labeled")]
     imports = [
@@ -206,9 +209,9 @@ def test_an_image_sent_and_labeled_many_times_is_a_row_for_each_vendor_and_strat
     ]
     delivered = found.sql("SELECT * EXCEPT (sent_ts) FROM deliveries ORDER BY cycle_id, vendor").collect()
     assert [tuple(row) for row in delivered] == [
-        ("c", "coco", 6, 12, 30.0, 3, 2, 1, 2),
-        ("c", "scale", 6, 12, 30.0, 3, 2, 1, 2),
-        ("d", "coco", 1, 1, 1.0, 1, 0, 1, 0),
+        ("c", "coco", 6, 30.0, 4, 3, 3, 2, 1, 4),
+        ("c", "scale", 6, 30.0, 4, 3, 3, 2, 1, 4),
+        ("d", "coco", 1, 1.0, 1, 0, 1, 0, 1, 0),
     ]
 
 
@@ -221,12 +224,16 @@ def test_answers_count_for_the_tasks_they_are_about(session: SparkSession, tmp_p
         ("c", "ask", "verify_box"),
     ]
     append(tmp_path, MANIFESTS, [dict(zip(names, (*file, day(11), "coco"), strict=True)) for file in sent])
-    picks = [("sure", "x"), ("doubt", "x"), ("whole", "x"), ("ask", "x"), ("sure", "y"), ("ask", "y")]
-    names = ("strategy", "image_id", "rank", "unit", "cycle_id")
-    picked = [
-        dict(zip(names, (*pick, rank, "image", "c"), strict=True)) for rank, pick in enumerate(picks, 1)
+    tasks = [
+        ("sure", "boxes", "c/x/boxes/sure", "x", None),
+        ("doubt", "boxes", "c/x/boxes/doubt", "x", None),
+        ("whole", "image", "c/x", "x", None),
+        ("ask", "verify_box", "c/x/d0/verify_box", "x", "d0"),
+        ("sure", "boxes", "c/y/boxes/sure", "y", None),
+        *(("ask", "verify_box", f"c/y/d{n}/verify_box", "y", f"d{n}") for n in (1, 2, 3)),
     ]
-    append(tmp_path, ACQUISITION, picked)
+    names = ("strategy", "kind", "task_id", "image_id", "detection_id")
+    append(tmp_path, SENT_TASKS, [{"cycle_id": "c"} | dict(zip(names, t, strict=True)) for t in tasks])
     label = {"label_name": "car", "status": "labeled"}
     answers = [
         ("x", "c/x/boxes/sure", 1, False, 20),
@@ -243,19 +250,26 @@ def test_answers_count_for_the_tasks_they_are_about(session: SparkSession, tmp_p
     ]
     append(tmp_path, GROUND_TRUTH_HISTORY, given)
     found, _ = sql_session(Run(store=TableStore(session, str(tmp_path))), load_settings("demo").score)
-    columns = "strategy, image_id, tasks, returned, complete, n_labels"
+    columns = "strategy, image_id, kind, n_tasks, n_answered, returned, complete, n_labels"
     rows = found.sql(f"SELECT {columns} FROM sent_images ORDER BY 1, 2").collect()
     assert [tuple(row) for row in rows] == [
-        ("ask", "x", "verify_box", False, None, 0),
-        ("ask", "y", "verify_box", True, False, 2),
-        ("doubt", "x", "boxes", True, True, 0),
-        ("sure", "x", "boxes", True, True, 2),
-        ("sure", "y", "boxes", False, None, 0),
-        ("whole", "x", "image", True, True, 3),
+        ("ask", "x", "verify_box", 1, 0, False, None, 0),
+        ("ask", "y", "verify_box", 3, 2, False, False, 2),
+        ("doubt", "x", "boxes", 1, 1, True, True, 0),
+        ("sure", "x", "boxes", 1, 1, True, True, 2),
+        ("sure", "y", "boxes", 1, 0, False, None, 0),
+        ("whole", "x", "image", 1, 1, True, True, 3),
     ]
-    columns = "images_sent, images_returned, images_out, labels_returned"
+    columns = "tasks_sent, tasks_returned, images_sent, images_returned, images_out, labels_returned"
     (row,) = found.sql(f"SELECT {columns} FROM deliveries").collect()
-    assert tuple(row) == (2, 0, 2, 7), "of both images a task is still out"
+    assert tuple(row) == (8, 5, 2, 0, 2, 7), "of both images a task is still out"
+    told = sent_and_back(Run(store=TableStore(session, str(tmp_path))))
+    assert sorted((r.strategy, r.n_sent, r.n_back) for r in told.collect()) == [
+        ("ask", 4, 2),
+        ("doubt", 1, 1),
+        ("sure", 2, 1),
+        ("whole", 1, 1),
+    ]
 
 
 def test_the_page_lists_all_views(prompt: tuple[SparkSession, list[str]]) -> None:

@@ -23,6 +23,7 @@ from schemas.tables import (
     MODELS,
     NEAR_MISSES,
     QUARANTINE,
+    SENT_TASKS,
 )
 
 NOW = datetime.datetime(2026, 11, 22, tzinfo=datetime.timezone.utc)
@@ -323,10 +324,26 @@ SAMPLES: dict[str, Sample] = {
             "checksums_whole": [{"sha256": ""}, {"sha256": "g" * 64}, {"sha256": None}],
         },
     ),
+    "sent_tasks": _sample(
+        SENT_TASKS,
+        "task_id",
+        {"cycle_id": "c", "strategy": "s", "kind": "image", "image_id": "i", "rank": 1, "n_boxes": 0},
+        {
+            "questions_about_boxes": [
+                {"kind": "verify_box"},
+                {"detection_id": "d"},
+                {"kind": "polygon", "detection_id": "d"},
+            ],
+            "costs_sound": [{"cost_s": -1.0}, {"cost_money": math.inf}],
+        },
+        also_sound=[{"kind": "verify_class", "detection_id": "d", "cost_s": 1.0}],
+    ),
     "tasks": Sample(
-        schema="strategy STRING, vendor STRING, n_tasks BIGINT, n_wanted BIGINT",
+        schema="strategy STRING, vendor STRING, n_tasks BIGINT, n_recorded BIGINT, n_wanted BIGINT",
         mark="strategy",
-        sound={"vendor": "coco", "n_tasks": 5, "n_wanted": 5},
-        broken={"tasks_match_acquisition": [{"n_tasks": 4}, {"n_tasks": 6}, {"n_wanted": 0}]},
+        sound={"vendor": "coco", "n_tasks": 5, "n_recorded": 5, "n_wanted": 5},
+        broken={
+            "tasks_match_acquisition": [{"n_tasks": 4}, {"n_tasks": 6}, {"n_recorded": 4}, {"n_wanted": 0}]
+        },
     ),
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,12 @@ from conf.acquisition_spec import PriceList
 from conf.errors import QuarryError
 from conf.export_settings import ExportSettings
 from conf.settings import AcquireSettings, Settings
+from pipelines import acquire as acquire_module
 from pipelines.acquire import acquire
 from pipelines.box_dataset import box_dataset
 from pipelines.labeling_tasks import labeling_tasks
 from pipelines.models import model_named
+from pipelines.picked_elsewhere import PickedElsewhere
 from pipelines.ranked_images import ScoredOtherwise
 from pipelines.run import Run
 from pipelines.tables import TableStore, in_schema
@@ -129,6 +133,38 @@ def test_the_same_settings_pick_the_same_rows_and_exclusions_can_be_lifted(
     assert picked(lake, "again", budget=BUDGET, exclude=("labeled",)) == once
     hardest = [r["score"] for r in once if r["strategy"] == "hardest:pixel_adj_false"]
     assert hardest == sorted(hardness_of(lake, "pixel_adj_false").values(), reverse=True)[:BUDGET]
+
+
+def test_cycles_that_pick_at_once_share_nothing(
+    lake: tuple[Run, Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have looked at what is out before either picks."""
+    run, settings = lake
+    names = ("one", "two")
+    forget_other_picks(run)
+    both_looked, first_looks = threading.Barrier(len(names)), set(names)
+    look = acquire_module.picked_elsewhere
+
+    def look_together(run: Run, cycle: str, digest: str) -> PickedElsewhere:
+        found = look(run, cycle, digest)
+        if cycle in first_looks:
+            first_looks.remove(cycle)
+            both_looked.wait(timeout=120)
+        return found
+
+    def pick(name: str) -> None:
+        model = model_named(run, None)
+        mine = AcquireSettings(budget=BUDGET, strategies=("hardest:total_fn",))
+        acquire(run, name, model, mine, settings.score, seed=5)
+
+    monkeypatch.setattr(acquire_module, "picked_elsewhere", look_together)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(pick, names))
+    once = [r for r in rows(run.store.root, "acquisition", volatile=True) if r["cycle_id"] in names]
+    assert len({r["image_id"] for r in once}) == len(once) == 2 * BUDGET
+    for name in names:
+        pick(name)
+    assert [r for r in rows(run.store.root, "acquisition", volatile=True) if r["cycle_id"] in names] == once
 
 
 def test_a_mixture_keeps_shares_quotas_and_distances(lake: tuple[Run, Settings]) -> None:

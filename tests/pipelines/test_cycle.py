@@ -22,9 +22,11 @@ from pycocotools.coco import COCO
 from pyspark.sql import functions as F
 
 from conf.errors import QuarryError
+from conf.load import load_settings
 from conf.settings import NOT_KEPT, SampleLakeSettings, Settings
 from jobs.import_labels import JOB as IMPORT_LABELS
 from jobs.quarry import main
+from jobs.run_cycle import _settings_of_cycle
 from pipelines.cycle import branch_cycle, model_of_cycle, run_cycle
 from pipelines.cycle_stages import STAGES, StillOut
 from pipelines.detect import detect, detect_job, known_detector
@@ -268,8 +270,8 @@ def test_a_cycle_waits_for_its_labels_and_closes_once_they_are_back(
     import_labels(mine, str(settings.lake.labels), "coco", "train", CYCLE, model_named(mine, None))
     (status,) = cycle_status(mine)
     assert [(r.strategy, r.n_sent, r.n_back, r.cost_s_out) for r in status.sent] == [
-        (f"hardest:{settings.acquire.query}", sent // 2, sent // 2, None),
-        ("random", sent // 2, sent // 2, None),
+        (f"hardest:{settings.acquire.query}", sent // 2, sent // 2, 0.0),
+        ("random", sent // 2, sent // 2, 0.0),
     ]
     training = settings.train.model_copy(update={"epochs": 1, "min_size": 96, "max_size": 160})
     wanted = settings.cycle.model_copy(update={"retrain": True})
@@ -422,6 +424,16 @@ def test_a_program_that_a_cycle_s_record_names_runs_when_it_is_named_again(
     assert why == "stage train, export.uri_command runs a program"
     assert main(shlex.split(command)[1:]) == 0
     assert [row["state"] for row in rows(root, "cycles")] == ["closed"]
+
+
+def test_a_branch_keeps_settings_but_writes_its_own_report(finished: tuple[Run, Settings]) -> None:
+    run, settings = finished
+    flags = {"config": None, "root": run.store.root, "set": ["acquire.budget=7"], "from_cycle": CYCLE}
+    given = load_settings(overrides=["acquire.budget=7"])
+    branch = _settings_of_cycle(run, given, Namespace(cycle="another", **flags))
+    assert (branch.lake, branch.acquire.budget, branch.report.path) == (settings.lake, 7, None)
+    same = _settings_of_cycle(run, given, Namespace(cycle=CYCLE, **flags))
+    assert same.report.path == settings.report.path is not None
 
 
 def test_a_cycle_made_job_by_job_has_a_status_too(finished: tuple[Run, Settings], tmp_path: Path) -> None:

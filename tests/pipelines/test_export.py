@@ -235,6 +235,17 @@ def test_picked_boxes_that_cannot_be_seen_make_no_task(run: Run, tmp_path: Path)
         _export(run, tmp_path, formats=("label_studio",), strategies=("odd",))
 
 
+def test_a_strategy_never_takes_the_folder_of_another(run: Run, tmp_path: Path) -> None:
+    _export(run, tmp_path / "out", formats=("coco",), strategies=("hard:a",))
+    before = _bytes(tmp_path / "out")
+    mine = run.store.read(ACQUISITION).where("strategy = 'hard:a'")
+    run.store.merge(ACQUISITION, mine.withColumn("strategy", F.lit("hard/A")))
+    with pytest.raises(QuarryError, match="'hard/A' and 'hard:a' would share the folder"):
+        _export(run, tmp_path / "out", formats=("coco",), strategies=("hard/A",))
+    assert _bytes(tmp_path / "out") == before
+    _export(run, tmp_path / "other", formats=("coco",), strategies=("hard/A",))
+
+
 def test_images_without_pre_annotations(run: Run, tmp_path: Path) -> None:
     counts = _export(run, tmp_path, formats=("coco",), strategies=("hard:a",), pre_annotate_above=None)
     assert (counts["tasks"], counts["boxes"]) == (N_IMAGES, 0)
@@ -351,7 +362,7 @@ def test_status_shows_what_was_exported_without_run_cycle(run: Run, tmp_path: Pa
     (status,) = cycle_status(run)
     assert (status.cycle_id, status.row) == ("c1", None)
     assert [(sent.strategy, sent.n_sent, sent.n_back) for sent in status.sent] == [
-        ("boxes", 3, 0),
+        ("boxes", 2, 0),
         ("hard:a", N_IMAGES, 0),
     ]
     assert status.next_step.startswith(f"quarry import_labels --root {run.store.root} --cycle c1 ")

@@ -215,7 +215,7 @@ def test_what_leaves_nothing_to_pick_is_told_and_nothing_is_written(lake: Lake) 
     for strategy, told in {
         "random": "nothing to acquire: no images are left",
         "few": r"strategy few: quotas.at_most 0.1 of 5 images buys nothing for any group",
-        "named": "quotas.at_least: 'trucks' is no class of model street; did you mean 'truck'",
+        "named": "quotas.at_least: 'trucks' is no class of the model; did you mean 'truck'",
     }.items():
         with pytest.raises(QuarryError, match=told):
             picked(lake, "c", strategies=(strategy,), define=define, budget=5)

@@ -23,7 +23,7 @@ from pipelines.run import Run
 from pipelines.tables import TableStore, spark_schema
 from schemas.expectation import KEYS_UNIQUE, Expectation, Suite
 from schemas.expectations import SUITES
-from schemas.tables import CYCLES, DETECTIONS
+from schemas.tables import CYCLES, DETECTIONS, LABEL_REJECTS, MODELS, QUARANTINE
 from tests.pipelines.quality_samples import EARLIER, NOW, SAMPLES, mark_of
 from tests.small_lake import CYCLE, SMALL_LAKE, detections_row, rows
 
@@ -83,7 +83,7 @@ def test_suites_and_samples_belong_together() -> None:
 def test_no_more_than_twenty_failing_rows_are_named(session: SparkSession) -> None:
     suite = next(suite for suite in SUITES if suite.name == "tasks")
     frame = session.range(30).selectExpr(
-        "cast(id AS STRING) strategy", "'v' vendor", "1 n_tasks", "2 n_wanted"
+        "cast(id AS STRING) strategy", "'v' vendor", "1 n_tasks", "1 n_recorded", "2 n_wanted"
     )
     (finding,) = found({suite: judged_rows(frame, suite)}, QualitySettings())
     assert (finding.n_unexpected, len(finding.examples)) == (30, 20)
@@ -149,7 +149,8 @@ def test_rows_that_go_missing_are_named(mine: Gate, capsys: pytest.CaptureFixtur
     ]
     exported = _failing(judge(mine, "export_manifest"))
     assert exported["tasks_match_acquisition"].examples == tuple(
-        f"strategy=random, vendor={vendor}, n_tasks=10, n_wanted=9" for vendor in ("coco", "label_studio")
+        f"strategy=random, vendor={vendor}, n_tasks=10, n_recorded=10, n_wanted=9"
+        for vendor in ("coco", "label_studio")
     )
 
     images = _table(mine, "images").to_pyarrow_table()
@@ -176,7 +177,9 @@ def test_a_failing_gate_stops_the_cycle_before_the_next_stage(mine: Gate) -> Non
     before = [row for row in rows(root, "quality") if row["stage"] != "export_manifest"]
     report = Path(str(mine.settings.report.path))
     written = report.stat().st_mtime_ns
-    with pytest.raises(QuarryError, match=r"vendor=scale, n_tasks=3, n_wanted=\d+") as stopped:
+    with pytest.raises(
+        QuarryError, match=r"vendor=scale, n_tasks=3, n_recorded=\d+, n_wanted=\d+"
+    ) as stopped:
         run_cycle(mine.run, CYCLE, mine.settings)
     assert "tasks_match_acquisition" in str(stopped.value)
     assert [row["state"] for row in rows(root, "cycles")] == ["ranked"]
@@ -201,6 +204,25 @@ def _cycle(name: str, model_id: str, started: Any, state: str = "closed") -> dic
     }
 
 
+def _model(name: str, classes: dict[int, str]) -> dict[str, Any]:
+    named = dict.fromkeys(("model_id", "name", "uri"), name)
+    return {**named, "classes": classes, "head": "softmax", "settings": "{}", "created_ts": NOW}
+
+
+def _bad_fault(model_id: str) -> dict[str, Any]:
+    return dict.fromkeys(QUARANTINE.column_names, "x") | {
+        "model_id": model_id,
+        "attempts": 0,
+        "first_ts": NOW,
+        "last_ts": EARLIER,
+        "resolved": True,
+    }
+
+
+def _bad_reject(import_id: str) -> dict[str, Any]:
+    return dict.fromkeys(LABEL_REJECTS.column_names, "x") | {"import_id": import_id, "reason": "", "ts": NOW}
+
+
 def test_drift_is_measured_against_the_last_cycle(session: SparkSession, tmp_path: Path) -> None:
     run = Run(store=TableStore(session, str(tmp_path)))
 
@@ -220,7 +242,10 @@ def test_drift_is_measured_against_the_last_cycle(session: SparkSession, tmp_pat
         image("e", "old", NOW, "bus", "bus"),
     ]
     cycles = [_cycle("1", "old", EARLIER), _cycle("2", "new", NOW), _cycle("3", "x", NOW, state="planned")]
-    for table, values in ((DETECTIONS, seen), (CYCLES, cycles)):
+    cycles.append(_cycle("4", "signs", EARLIER + timedelta(hours=1)))  # another team's, of other classes
+    vehicles = {1: "car", 2: "bus"}
+    models = [_model("old", vehicles), _model("new", vehicles), _model("signs", {1: "stop"})]
+    for table, values in ((DETECTIONS, seen), (CYCLES, cycles), (MODELS, models)):
         session.createDataFrame(values, spark_schema(table)).write.format("delta").save(run.store.path(table))
     frame = drift_rows(run, "2", "new", Settings())
     assert frame is not None
@@ -236,6 +261,21 @@ def test_drift_is_measured_against_the_last_cycle(session: SparkSession, tmp_pat
     (row,) = frame.collect()
     # The same detector: what it found since, 2 buses in 1 image, against 3 cars and 1 bus in 2.
     assert (row.n_images, row.n_images_before, row.class_drift, row.count_ratio) == (1, 2, 0.75, 1.0)
+
+
+def test_rows_of_others_stop_no_cycle(mine: Gate) -> None:
+    session = mine.run.store.session
+    theirs = [
+        (MODELS, _model("theirs", {1: ""})),
+        (QUARANTINE, _bad_fault("theirs")),
+        (LABEL_REJECTS, _bad_reject("theirs")),
+    ]
+    for table, row in theirs:
+        frame = session.createDataFrame([row], spark_schema(table))
+        frame.write.format("delta").mode("append").save(mine.run.store.path(table))
+    assert not _failing([*judge(mine, "detect"), *judge(mine, "import_labels")])
+    _table(mine, "quarantine").update({"model_id": f"'{mine.model_id}'"}, predicate="model_id = 'theirs'")
+    assert _failing(judge(mine, "detect")).keys() == {"faults_dated"}
 
 
 def test_only_stages_that_left_rows_are_judged(mine: Gate) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
 from conf.settings import Settings
+from pipelines.hardness_rows import query_digest
 from pipelines.models import Model
 from pipelines.report_queries import picture_rows
 from pipelines.report_selection import manifest_folders, selection_arms
@@ -18,7 +19,8 @@ from pipelines.report_spending import spending_curves
 from pipelines.run import Run
 from pipelines.tables import TableStore, spark_schema
 from schemas.table import Table
-from schemas.tables import ACQUISITION, HARDNESS, IMAGES, MANIFESTS, METRICS
+from schemas.tables import ACQUISITION, DETECTIONS, HARDNESS, IMAGES, MANIFESTS, METRICS
+from tests.small_lake import detections_row
 
 QUERY = "pixel_adj_false"
 ESTIMATES = {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0}
@@ -26,15 +28,19 @@ TRUTH = {"a": 1.0, "b": 7.0, "c": 0.0, "d": 2.0}
 HOUR_S = 3600.0
 
 
-def write(run: Run, table: Table, given: list[dict[str, Any]], *times: str) -> None:
-    """Rows of a table: what is not given is null, empty text or 0."""
+def write(run: Run, table: Table, given: list[dict[str, Any]], *times: str, **columns: Column) -> None:
+    """Rows of a table: what is not given is null, empty text or 0; the times are now."""
+    columns |= {name: F.current_timestamp() for name in times}
     zeros = {"STRING": "", "INT": 0, "BIGINT": 0, "DOUBLE": 0.0}
     blank = {c.name: zeros.get(c.ddl_type) for c in table.columns if not c.nullable and c.ddl_type in zeros}
     frame = run.store.session.createDataFrame(
-        [{c.name: (blank | row).get(c.name) for c in table.columns if c.name not in times} for row in given],
-        _without(table, *times),
+        [
+            {c.name: (blank | row).get(c.name) for c in table.columns if c.name not in columns}
+            for row in given
+        ],
+        _without(table, *columns),
     )
-    run.store.merge(table, frame.withColumns({name: F.current_timestamp() for name in times}))
+    run.store.merge(table, frame.withColumns(columns))
 
 
 def _without(table: Table, *names: str) -> Any:
@@ -42,9 +48,10 @@ def _without(table: Table, *names: str) -> Any:
     return type(schema)([field for field in schema.fields if field.name not in names])
 
 
-def hardness(method: str, values: dict[str, float]) -> list[dict[str, Any]]:
+def write_hardness(run: Run, method: str, values: dict[str, float]) -> None:
     row = {"model_id": "m", "query": QUERY, "method": method, "estimator": method}
-    return [row | {"image_id": image_id, "hardness": value} for image_id, value in values.items()]
+    rows = [row | {"image_id": image_id, "hardness": value} for image_id, value in values.items()]
+    write(run, HARDNESS, rows, "ts", query_hash=query_digest(Settings().score))
 
 
 def pick(strategy: str, rank: int, image_id: str, box: str | None = None) -> dict[str, Any]:
@@ -67,7 +74,9 @@ def source(session: SparkSession, tmp_path: Path) -> ReportSource:
     run = Run(store=TableStore(session, str(tmp_path)))
     images = [{"image_id": i, "partitions": {}, "path": i} for i in ESTIMATES]
     write(run, IMAGES, images, "ingest_ts")
-    write(run, HARDNESS, hardness("exact", ESTIMATES), "ts")
+    seen = [detections_row(image_id=i, model_id="m") for i in ESTIMATES]
+    write(run, DETECTIONS, seen, "ts")
+    write_hardness(run, "exact", ESTIMATES)
     picks = [pick("whole", 1, "a"), pick("whole", 2, "d")]
     picks += [pick("boxes", rank, image, f"{image}{rank}") for rank, image in enumerate("bbc", start=1)]
     write(run, ACQUISITION, picks)
@@ -84,9 +93,9 @@ def test_curves_rise_by_the_hardness_of_images_each_counted_once(source: ReportS
 
 def test_truth_counts_where_all_images_have_it_and_not_before(source: ReportSource) -> None:
     few = {image: TRUTH[image] for image in "bc"}
-    write(source.run, HARDNESS, hardness("ground_truth", few), "ts")
+    write_hardness(source.run, "ground_truth", few)
     assert [curve.captured[-1] for curve in spending_curves(source)] == [0.5, 0.5]
-    write(source.run, HARDNESS, hardness("ground_truth", TRUTH), "ts")
+    write_hardness(source.run, "ground_truth", TRUTH)
     boxes, whole = spending_curves(source)
     assert whole.is_truth and whole.captured == (0.0, 0.1, 0.3)
     assert boxes.captured == (0.0, 0.7, 0.7, 0.7)

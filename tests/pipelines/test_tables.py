@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from conf.errors import QuarryError
-from pipelines.tables import BEING_MADE, VERSION_PROPERTY, TableStore, spark_schema
+from pipelines.tables import BEING_MADE, VERSION_PROPERTY, RowsChanged, TableStore, spark_schema
 from schemas.tables import DETECTIONS, METRICS, TABLES
 from tests.small_lake import detections_row, rows
 
@@ -138,6 +138,50 @@ def test_appends_at_once_write_each_key_once(session: SparkSession, tmp_path: Pa
         writer.join()
     assert not failures
     assert sorted(row["metric"] for row in rows(store.root, "metrics")) == sorted(names)
+
+
+def test_what_was_made_from_rows_that_changed_since_is_not_written(
+    session: SparkSession, tmp_path: Path
+) -> None:
+    store = TableStore(session, str(tmp_path))
+    where = "metric = 'mine'"
+    seen = store.seen(METRICS, f"NOT {where}")  # no table yet
+    store.replace(METRICS, metric(session, 0.1, "mine"), where=where, seen=seen)
+    store.replace(METRICS, metric(session, 0.2, "mine"), where=where, seen=seen)
+    store.merge(METRICS, metric(session, 0.3, "theirs"))
+    with pytest.raises(RowsChanged):
+        store.replace(METRICS, metric(session, 0.4, "mine"), where=where, seen=seen)
+    assert sorted(row["value"] for row in rows(store.root, "metrics")) == [0.2, 0.3]
+
+
+def test_of_replacements_at_once_that_depend_on_each_other_one_is_made(
+    session: SparkSession, tmp_path: Path
+) -> None:
+    """All have looked at the same rows, and all commits are under way before the first ends."""
+    store = TableStore(session, str(tmp_path))
+    store.create(METRICS)
+    names = ["a", "b", "c"]
+    seen = {name: store.seen(METRICS, f"metric <> '{name}'") for name in names}
+    made: list[str] = []
+    failures: list[BaseException] = []
+
+    def write(name: str) -> None:
+        row = metric(session, 0.5, name).mapInArrow(slowly, spark_schema(METRICS))
+        try:
+            store.replace(METRICS, row, where=f"metric = '{name}'", seen=seen[name])
+            made.append(name)
+        except RowsChanged:
+            pass
+        except BaseException as error:
+            failures.append(error)
+
+    writers = [threading.Thread(target=write, args=(name,)) for name in names]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert not failures
+    assert len(made) == 1 and [row["metric"] for row in rows(store.root, "metrics")] == made
 
 
 def slowly(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -52,6 +52,7 @@ CONTRACT = {
     "acquisition": "cycle_id strategy unit rank image_id detection_id score cost_s settings_hash",
     "near_misses": "cycle_id strategy unit rank image_id detection_id score reason settings_hash",
     "manifests": "cycle_id vendor path n_tasks n_images n_boxes cost_s sha256 status ts",
+    "sent_tasks": "cycle_id strategy task_id kind image_id detection_id rank n_boxes cost_s ts",
     "cycles": "cycle_id parent model_id state settings started ended counts",
     "metrics": "cycle_id model_id metric query method value low high n",
     "quality": "cycle_id stage table_name expectation description passed severity observed n_unexpected "

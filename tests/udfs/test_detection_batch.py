@@ -21,7 +21,7 @@ def test_slices_nulls_and_empty_lists() -> None:
     assert detections.labels.tolist() == [3, 2] and detections.scores.tolist() == [0.25, 0.5]
     assert detections.logits is not None and detections.logits.to_pylist() == [[2.0, 3.0], [0.0, 1.0]]
     assert detections.detection_ids is not None and detections.detection_ids.to_pylist() == ["b", "a"]
-    assert detections.image_area_px.tolist() == [1e4] * 3 and detections.image_index.tolist() == [2, 2]
+    assert detections.image_index.tolist() == [2, 2]
     last = detections.images(2, 3)
     assert last.offsets.tolist() == [0, 2] and last.labels.tolist() == [3, 2]
 
