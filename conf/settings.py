@@ -1,8 +1,8 @@
 """Every setting of Quarry, typed and frozen: what a profile in `conf/*.yaml` loads into.
 
 Sections follow the stages of a cycle. A function takes the smallest section it needs; what judges or shows a
-cycle takes them all.
-Fields carry their unit, range and meaning in `description`; `quarry settings` prints them.
+cycle takes them all. Fields carry their unit, range and meaning in `description`; `quarry settings` prints
+them.
 """
 
 from __future__ import annotations

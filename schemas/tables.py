@@ -228,6 +228,10 @@ HARDNESS = Table(
     checks=(("hardness_is_a_number", "NOT isnan(hardness)"),),
 )
 
+_COSTS = (
+    _optional("cost_s", "DOUBLE", "labeling price, seconds"),
+    _optional("cost_money", "DOUBLE", "labeling price, money; null without acquire.prices.money_per_hour"),
+)
 _PICK_COLUMNS = (
     _required("cycle_id", "STRING", "cycles.cycle_id"),
     _required("strategy", "STRING", "strategy that ranked the row, e.g. hardest:total_fn, random, mixed"),
@@ -236,8 +240,7 @@ _PICK_COLUMNS = (
     _required("image_id", "STRING", "images.image_id"),
     _optional("detection_id", "STRING", "boxes.detection_id when unit is box"),
     _required("score", "DOUBLE", "value ranked by; for random, a uniform draw; for k-center, a distance"),
-    _optional("cost_s", "DOUBLE", "labeling price, seconds"),
-    _optional("cost_money", "DOUBLE", "labeling price, money; null without acquire.prices.money_per_hour"),
+    *_COSTS,
     _optional("part", "STRING", "part of a mixture that proposed the row; else the strategy"),
     _optional("reason", "STRING", "which score and which rule let it in, or kept it out"),
     _required("settings_hash", "STRING", "hash of the acquisition settings"),
@@ -275,10 +278,7 @@ MANIFESTS = Table(
         _required("n_tasks", "BIGINT", "labeling tasks"),
         _required("n_images", "BIGINT", "images, each once"),
         _required("n_boxes", "BIGINT", "pre-annotated boxes"),
-        _optional("cost_s", "DOUBLE", "labeling price, seconds"),
-        _optional(
-            "cost_money", "DOUBLE", "labeling price, money; null without acquire.prices.money_per_hour"
-        ),
+        *_COSTS,
         _required("sha256", "STRING", "of the file"),
         _required("status", "STRING", "published"),
         _required("ts", "TIMESTAMP", "when written, UTC"),
@@ -298,10 +298,7 @@ SENT_TASKS = Table(
         _optional("detection_id", "STRING", "boxes.detection_id of the box that a question is about"),
         _required("rank", "INT", "of the best pick it was made of; 1 is labeled first"),
         _required("n_boxes", "INT", "boxes shown"),
-        _optional("cost_s", "DOUBLE", "labeling price, seconds"),
-        _optional(
-            "cost_money", "DOUBLE", "labeling price, money; null without acquire.prices.money_per_hour"
-        ),
+        *_COSTS,
         _required("ts", "TIMESTAMP", "when the run that exported it started, UTC"),
     ),
     key=("cycle_id", "strategy", "task_id"),
