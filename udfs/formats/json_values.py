@@ -14,6 +14,7 @@ LARGEST_SIDE_PX = 2**31 - 1
 LONGEST_LINE_BYTES = 64 * 2**20
 LARGEST_DOCUMENT_BYTES = 8 * 2**30  # all of it is held in memory
 _BLANKS_AND_BOM = b" \t\r\n\xef\xbb\xbf"
+_ZIP = b"PK\x03\x04"
 
 
 def json_document(stream: IO[bytes]) -> Any:
@@ -23,7 +24,8 @@ def json_document(stream: IO[bytes]) -> Any:
         stream: Seekable; it is read from where it stands, unless it is too large.
 
     Raises:
-        NotThisFormat: Not UTF-8, not JSON, nested too deeply, or larger than `LARGEST_DOCUMENT_BYTES`.
+        NotThisFormat: Not UTF-8, not JSON, a zip archive, nested too deeply, or larger than
+            `LARGEST_DOCUMENT_BYTES`.
     """
     start = stream.tell()
     n_bytes = stream.seek(0, io.SEEK_END) - start
@@ -41,10 +43,15 @@ def json_lines(stream: IO[bytes]) -> Iterator[tuple[int, Any] | RejectedItem]:
 
     Args:
         stream: Read line by line; one line is held at a time.
+
+    Raises:
+        NotThisFormat: A zip archive.
     """
     number = 0
     while line := stream.readline(LONGEST_LINE_BYTES + 1):
         number += 1
+        if number == 1:
+            _require_no_zip(line)
         if len(line) > LONGEST_LINE_BYTES:
             yield _rejected_line(number, f"longer than {LONGEST_LINE_BYTES:,} bytes")
             while not line.endswith(b"\n") and (line := stream.readline(LONGEST_LINE_BYTES)):
@@ -65,7 +72,7 @@ def json_items(stream: IO[bytes]) -> Iterator[tuple[int, Any] | RejectedItem]:
         stream: Seekable, read from its start. An array is read whole; lines are held one at a time.
 
     Raises:
-        NotThisFormat: An array, or a value that spans lines, that is no JSON.
+        NotThisFormat: An array, or a value that spans lines, that is no JSON; a zip archive.
     """
     stream.seek(0)
     while (first := stream.readline(LONGEST_LINE_BYTES)) and not first.strip(_BLANKS_AND_BOM):
@@ -79,7 +86,13 @@ def json_items(stream: IO[bytes]) -> Iterator[tuple[int, Any] | RejectedItem]:
         yield from json_lines(stream)
 
 
+def _require_no_zip(data: bytes) -> None:
+    if data.startswith(_ZIP):
+        raise NotThisFormat("a zip archive, not JSON: unpack it and give the JSON file that is in it")
+
+
 def _parsed(data: bytes) -> Any:
+    _require_no_zip(data)
     try:
         return json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:

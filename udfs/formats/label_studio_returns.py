@@ -15,6 +15,7 @@ from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedBox, Retu
 from udfs.formats.shown_values import shown
 from udfs.formats.task import is_question
 
+_WANTED = "export the project as JSON (not JSON-MIN, it lacks our ids)"
 # Controls that say something without drawing anything.
 _NO_SHAPES = frozenset(
     {"choices", "textarea", "rating", "number", "taxonomy", "datetime", "pairwise", "ranker", "relation"}
@@ -61,12 +62,15 @@ def read_label_studio(stream: IO[bytes]) -> Iterator[ReturnedImage | RejectedIte
     Raises:
         NotThisFormat: The file is no JSON export of Label Studio.
     """
-    tasks = json_document(stream)
+    try:
+        tasks = json_document(stream)
+    except NotThisFormat as error:
+        raise NotThisFormat(f"{error}; {_WANTED}") from None
     is_export = isinstance(tasks, list) and all(isinstance(task, Mapping) for task in tasks)
     if not is_export or (tasks and not any("annotations" in task and "data" in task for task in tasks)):
         raise NotThisFormat(
             "not a JSON export of Label Studio: expected an array of tasks with `data` and `annotations`, "
-            f"got {shown(tasks)}; export the project as JSON (not JSON-MIN, it lacks our ids)"
+            f"got {shown(tasks)}; {_WANTED}"
         )
     return _returns(tasks)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tempfile
+from zipfile import ZipFile
 
 import pytest
 
@@ -41,3 +42,22 @@ def test_nothing_is_read_of_a_file_that_is_too_large() -> None:
         stream.truncate(LARGEST_DOCUMENT_BYTES + 1)
         with pytest.raises(NotThisFormat, match="too large"):
             list(json_items(stream))
+
+
+@pytest.mark.parametrize("form", ["coco", "ground_truth", "label_studio", "labelbox", "scale"])
+def test_an_archive_is_refused_with_the_remedy(form: str) -> None:
+    archive = io.BytesIO()
+    with ZipFile(archive, "w") as stream:
+        stream.writestr("result.json", "[]")
+    archive.seek(0)
+    read = FORMATS[form].read
+    assert read is not None
+    with pytest.raises(NotThisFormat, match="zip archive, not JSON: unpack it"):
+        list(read(archive))
+
+
+def test_another_export_of_label_studio_is_refused_with_the_right_one() -> None:
+    read = FORMATS["label_studio"].read
+    assert read is not None
+    with pytest.raises(NotThisFormat, match=r"not JSON: .*; export the project as JSON \(not JSON-MIN"):
+        list(read(io.BytesIO(b"id,label\n1,car\n")))
