@@ -91,6 +91,9 @@ def _session_conf(settings: SparkSettings, *, submitted: bool) -> dict[str, str]
         conf["spark.driver.extraJavaOptions"] = (
             f"-Dlog4j2.configurationFile={log_settings} {JVM_FOR_SHORT_JOBS}"
         )
+        # A table that is broadcast, of one row too, holds a page as long as its plan lives: 16 MB of a heap
+        # of 2 GB unless told, and plans of dozens of joins fill it. A task has at most 8,192 pages.
+        conf["spark.buffer.pageSize"] = "2m"
         # A cycle compiles 800 pieces of code; Spark's cache of 100 would compile most of them twice.
         conf["spark.sql.codegen.cache.maxEntries"] = "1000"
         if settings.driver_memory is not None:
