@@ -27,6 +27,7 @@ def json_document(stream: IO[bytes]) -> Any:
         NotThisFormat: Not UTF-8, not JSON, a zip archive, nested too deeply, or larger than
             `LARGEST_DOCUMENT_BYTES`.
     """
+    _require_no_zip(stream)
     start = stream.tell()
     n_bytes = stream.seek(0, io.SEEK_END) - start
     if n_bytes > LARGEST_DOCUMENT_BYTES:
@@ -42,16 +43,15 @@ def json_lines(stream: IO[bytes]) -> Iterator[tuple[int, Any] | RejectedItem]:
     """Each line of a JSON Lines file as its number and value, and lines that are no JSON; blanks are skipped.
 
     Args:
-        stream: Read line by line; one line is held at a time.
+        stream: Seekable; read line by line, one line is held at a time.
 
     Raises:
         NotThisFormat: A zip archive.
     """
+    _require_no_zip(stream)
     number = 0
     while line := stream.readline(LONGEST_LINE_BYTES + 1):
         number += 1
-        if number == 1:
-            _require_no_zip(line)
         if len(line) > LONGEST_LINE_BYTES:
             yield _rejected_line(number, f"longer than {LONGEST_LINE_BYTES:,} bytes")
             while not line.endswith(b"\n") and (line := stream.readline(LONGEST_LINE_BYTES)):
@@ -86,13 +86,14 @@ def json_items(stream: IO[bytes]) -> Iterator[tuple[int, Any] | RejectedItem]:
         yield from json_lines(stream)
 
 
-def _require_no_zip(data: bytes) -> None:
-    if data.startswith(_ZIP):
+def _require_no_zip(stream: IO[bytes]) -> None:
+    start = stream.tell()
+    if stream.read(len(_ZIP)) == _ZIP:
         raise NotThisFormat("a zip archive, not JSON: unpack it and give the JSON file that is in it")
+    stream.seek(start)
 
 
 def _parsed(data: bytes) -> Any:
-    _require_no_zip(data)
     try:
         return json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
