@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from conf.section import Location, Positive, Probability, Section
+from conf.section import Location, Positive, Probability, Section, secret_in
 
 ManifestFormat = Literal[
     "coco",
@@ -55,6 +55,12 @@ class ExportSettings(Section):
     def _has_one_rewriting(self) -> ExportSettings:
         if self.uri_prefix is not None and self.uri_prefixes:
             raise ValueError("uri_prefix and uri_prefixes: give one of them")
+        for uri in (self.uri_prefix, *self.uri_prefixes, *self.uri_prefixes.values(), self.uri_template):
+            if secret := secret_in(uri or ""):
+                raise ValueError(
+                    f"a {secret} in image URIs would be kept in tables and reports: write ${{NAME}} in "
+                    "uri_template for it, which comes from the environment variable NAME"
+                )
         if self.uri_command is not None and not shlex.split(self.uri_command):
             raise ValueError("uri_command: expected a program and its arguments in shell quoting")
         if len(set(self.formats)) != len(self.formats) or not self.formats:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from conf.errors import QuarryError, nearest
+from conf.section import secret_in
 from conf.settings import Settings
 from conf.yaml_file import read_mapping, shipped_file, shipped_names
 
@@ -117,7 +118,9 @@ def _fault(details: ErrorDetails) -> str:
         reason = "expected a list, as in [a, b]"
     else:
         reason = details["msg"].removeprefix("Value error, ")
-    got = "" if isinstance(details["input"], dict) else f", got {details['input']!r}"
+    value = details["input"]
+    is_left_out = isinstance(value, dict) or (isinstance(value, str) and secret_in(value) is not None)
+    got = "" if is_left_out else f", got {value!r}"
     return f"{key}: {reason}{got}"
 
 

@@ -30,14 +30,32 @@ def require_names(names: Iterable[str]) -> None:
             raise ValueError(f"{name!r}: expected up to 64 letters, digits and _, not starting with a digit")
 
 
+_PASSWORD = re.compile(r"://[^/?#@\s]*:[^/?#@\s]+@")
+_SECRET_KEY = re.compile(
+    r"(?i)[?&]([\w.%-]*(?:sig|signature|token|secret|password|passwd|credential|access-?key|api-?key))"
+    r"=(?!\$\{)[^&#]+"
+)
+
+
+def secret_in(uri: str) -> str | None:
+    """What in a URI is a secret written out: a password, a query field by name; None where nothing is."""
+    field = _SECRET_KEY.search(uri)
+    return "password" if _PASSWORD.search(uri) else f"query field {field.group(1)!r}" if field else None
+
+
 def location(uri: str) -> str:
     """A path as every process sees it: relative ones count from here; URIs stay as they are.
 
     Raises:
-        ValueError: It is empty, as an unset shell variable is.
+        ValueError: It is empty, as an unset shell variable is, or holds a password, which tables would keep.
     """
     if not uri.strip():
         raise ValueError("expected a path or URI, got an empty one")
+    if secret := secret_in(uri):
+        raise ValueError(
+            f"a {secret} in a path would be kept in tables and reports: give it to Spark and to the storage "
+            "(settings spark.conf, environment variables) instead"
+        )
     return uri if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", uri) else os.path.abspath(Path(uri).expanduser())
 
 

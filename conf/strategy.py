@@ -41,7 +41,8 @@ class Strategy:
     def score_text(self) -> str:
         """What the strategy ranks by, for people."""
         if self.spec.k_center is None:
-            return self.score
+            smoothed = self.spec.temporal is not None and self.spec.temporal.smooth_frames > 0
+            return f"{self.score} smoothed over frames" if smoothed else self.score
         best = self.spec.k_center.of_best
         among = "" if best is None else f" among the best {best:g} budgets by {self.score}"
         return f"distance to the nearest center{among}"

@@ -15,6 +15,7 @@ from typing import Any
 
 from conf.errors import QuarryError
 from conf.load import DEFAULT_PROFILE, load_settings, profile_names
+from conf.section import location
 from conf.settings import Settings
 from jobs.progress import TaskProgress, say
 
@@ -161,6 +162,18 @@ def add_cycle_flag(parser: argparse.ArgumentParser) -> None:
 def add_model_flag(parser: argparse.ArgumentParser, default: str = "the one registered last") -> None:
     """The flag that names the model whose rows a job works on."""
     parser.add_argument("--model", metavar="NAME", help=f"name or id of the model (default: {default})")
+
+
+def path_or_uri(text: str) -> str:
+    """As `location`, with the reason in the message of the command line.
+
+    Raises:
+        ArgumentTypeError: An empty one, or one that holds a secret.
+    """
+    try:
+        return location(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def listed(text: str) -> list[str]:

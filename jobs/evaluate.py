@@ -8,9 +8,16 @@ from contextlib import closing
 from pathlib import Path
 
 from conf.errors import QuarryError
-from conf.section import location
 from conf.settings import Settings
-from jobs.command import OF_CYCLE, Job, add_cycle_flag, add_model_flag, add_query_flags, query_overrides
+from jobs.command import (
+    OF_CYCLE,
+    Job,
+    add_cycle_flag,
+    add_model_flag,
+    add_query_flags,
+    path_or_uri,
+    query_overrides,
+)
 from jobs.tables_shown import show_evaluation
 from pipelines.cycle import model_of_cycle, require_cycle_name
 from pipelines.evaluate import evaluate
@@ -24,7 +31,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     add_model_flag(parser, OF_CYCLE)
     add_query_flags(parser)
     parser.add_argument(
-        "--pictures", metavar="DIR", type=location, help="also write every chart there, as SVG files"
+        "--pictures", metavar="DIR", type=path_or_uri, help="also write every chart there, as SVG files"
     )
 
 

@@ -6,9 +6,8 @@ import argparse
 import sys
 
 from conf.label_map import load_label_map
-from conf.section import location
 from conf.settings import Settings
-from jobs.command import Job
+from jobs.command import Job, path_or_uri
 from pipelines.import_detections import ImportRequest, import_detections
 from pipelines.run import Run
 
@@ -23,7 +22,7 @@ def _class_names(text: str) -> tuple[str, ...]:
 def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detections",
-        type=location,
+        type=path_or_uri,
         metavar="FILE",
         required=True,
         help="COCO results JSON, or a Parquet file or folder or a Delta table with the columns image_id, "
@@ -31,12 +30,12 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--images",
-        type=location,
+        type=path_or_uri,
         metavar="COCO",
         help="COCO JSON that lists the images and categories; needed with COCO results",
     )
     parser.add_argument(
-        "--image-root", type=location, metavar="URI", help="folder or URI that the file names are below"
+        "--image-root", type=path_or_uri, metavar="URI", help="folder or URI that the file names are below"
     )
     parser.add_argument(
         "--model-name", metavar="NAME", default="imported", help="name of the detector (default imported)"

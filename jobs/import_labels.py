@@ -7,9 +7,8 @@ import sys
 
 from conf.export_settings import LABEL_FILE_FORMATS
 from conf.label_map import load_label_map
-from conf.section import location
 from conf.settings import Settings
-from jobs.command import OF_CYCLE, Job, add_model_flag
+from jobs.command import OF_CYCLE, Job, add_model_flag, path_or_uri
 from pipelines.cycle import model_of_cycle, require_cycle_name
 from pipelines.labels import import_labels
 from pipelines.models import is_any_registered
@@ -20,7 +19,7 @@ WHY = "SELECT item_kind, reason, count(*) AS n FROM label_rejects GROUP BY ALL O
 
 def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--labels", type=location, metavar="PATH", required=True, help="label file, or a folder of them"
+        "--labels", type=path_or_uri, metavar="PATH", required=True, help="label file, or a folder of them"
     )
     parser.add_argument(
         "--format",

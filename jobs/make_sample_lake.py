@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 
-from conf.section import location
 from conf.settings import Settings
-from jobs.command import Job, as_settings
+from jobs.command import Job, as_settings, path_or_uri
 from pipelines.run import Run
 from pipelines.sample_lake import make_sample_lake
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", type=location, metavar="DIR", required=True, help="where the lake goes")
+    parser.add_argument(
+        "--output", type=path_or_uri, metavar="DIR", required=True, help="where the lake goes"
+    )
     parser.add_argument("--images", type=int, metavar="N", help="image files (setting sample_lake.images)")
     parser.add_argument("--seed", type=int, metavar="N", help="another seed, another lake (sample_lake.seed)")
 

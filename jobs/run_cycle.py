@@ -9,9 +9,8 @@ import sys
 from conf.code_settings import require_given
 from conf.errors import QuarryError
 from conf.load import load_settings
-from conf.section import location
 from conf.settings import Settings
-from jobs.command import DEFAULT_CYCLE, Job, add_cycle_flag
+from jobs.command import DEFAULT_CYCLE, Job, add_cycle_flag, path_or_uri
 from jobs.tables_shown import show, show_evaluation
 from pipelines.cycle import branch_cycle, cycle_row, recorded_settings, require_cycle_name, run_cycle
 from pipelines.cycle_stages import STAGE_NAMES
@@ -36,7 +35,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--sample-lake",
-        type=location,
+        type=path_or_uri,
         metavar="DIR",
         help="write the built-in sample lake there first, unless it is there whole",
     )

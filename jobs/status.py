@@ -38,7 +38,7 @@ def _tell_cycle(run: Run, status: CycleStatus) -> None:
         cells = [
             [
                 sent.strategy,
-                sent.kind,
+                sent.kind or "-",
                 ", ".join(sent.vendors),
                 f"{sent.n_sent:,}",
                 f"{sent.n_back:,}",

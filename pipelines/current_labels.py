@@ -6,7 +6,6 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.box_dataset import meets_any
-from pipelines.labeling_tasks import task_kind
 from schemas.tables import GROUND_TRUTH, TRUTH_BOX_DDL
 
 
@@ -14,9 +13,9 @@ def current_labels(history: DataFrame) -> DataFrame:
     """The labels of each image, whatever the order in which its answers were imported.
 
     Answers count in the order in which people gave them (not after the import that brought them: a clock may
-    be wrong). One to the whole image replaces all before it. One to some boxes leaves the rest as it was:
-    its boxes replace those that they meet (IoU >= 0.5) or that answer for the same sent box, and it replaces
-    an earlier answer to its own task. An image is held out or trained on as the latest import says, and
+    be wrong). One to the whole image replaces all before it, and each replaces an earlier one to its own
+    task. One to some boxes leaves the rest as it was: its boxes replace those that they meet (IoU >= 0.5) or
+    that answer for the same sent box. An image is held out or trained on as the latest import says, and
     labels of the other split count for nothing.
 
     Args:
@@ -26,9 +25,8 @@ def current_labels(history: DataFrame) -> DataFrame:
         Columns of GROUND_TRUTH, a row an image. `complete` once an answer to the whole image was.
     """
     said_ts = F.least("annotated_ts", "ts").alias("said_ts")
-    is_partial = F.coalesce(task_kind(F.col("task_id")) != "image", F.lit(False)).alias("is_partial")
     answer = F.struct(
-        *(said_ts, "ts", "import_id", "task_id", is_partial),
+        *(said_ts, "ts", "import_id", "task_id"),
         *("split", "cycle_id", "annotator", "annotated_ts", "complete", "boxes"),
     )
     images = history.groupBy("image_id").agg(
@@ -64,9 +62,10 @@ def current_labels(history: DataFrame) -> DataFrame:
 
 
 def _is_last_of_its_task(answer: Column, index: Column) -> Column:
-    """Of several answers to one box task or question, only the newest is what the labeler stands by."""
+    """Of several answers to one task, only the newest is what the labeler stands by."""
     later = F.slice("answers", index + 2, F.size("answers"))
-    return ~answer["is_partial"] | ~F.exists(later, lambda other: other["task_id"] == answer["task_id"])
+    is_corrected = F.exists(later, lambda other: other["task_id"].eqNullSafe(answer["task_id"]))
+    return answer["task_id"].isNull() | ~is_corrected
 
 
 def _since_complete(answers: Column) -> Column:

@@ -14,6 +14,7 @@ from conf.settings import NOT_KEPT, Settings, settings_hash
 from conf.strategy import require_features_kept, scores_ranked_by
 from pipelines.cycle_stages import CLOSED, PLANNED, STAGE_NAMES, STAGES, STATES, Stage, StillOut
 from pipelines.detect import known_detector
+from pipelines.labeling_tasks import CYCLE_NAME
 from pipelines.local_frame import local_frame
 from pipelines.models import Model, model_named
 from pipelines.quality import require_quality
@@ -22,7 +23,6 @@ from pipelines.score_inputs import require_known_names
 from pipelines.tables import spark_schema, utc_timestamp
 from schemas.tables import ACQUISITION, CYCLES, METRICS, NEAR_MISSES
 
-CYCLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # What a cycle's own rows come from; the rows of other tables belong to images and models.
 CYCLE_ROWS = {"evaluate": (METRICS,), "acquire": (ACQUISITION, NEAR_MISSES)}
 
@@ -72,7 +72,8 @@ def run_cycle(run: Run, cycle_id: str, settings: Settings) -> None:
         except StillOut as waiting:
             run.tell(str(waiting))
             return
-        require_quality(run, cycle_id, stage.name, known_detector(settings.detector).model_id, settings)
+        judged = stage.judged_as or stage.name
+        require_quality(run, cycle_id, judged, known_detector(settings.detector).model_id, settings)
         counts |= {f"{stage.name}.{key}": value for key, value in found.items()}
         row = _save(run, cycle_id, stage.state, settings, counts, before=row)
         summary = ", ".join(f"{key} {value:,}" for key, value in found.items())
@@ -143,7 +144,7 @@ def require_cycle_name(cycle_id: str) -> None:
     Raises:
         QuarryError: Other characters, or too long.
     """
-    if not CYCLE_NAME.fullmatch(cycle_id):
+    if not re.fullmatch(CYCLE_NAME, cycle_id):
         raise QuarryError(f"--cycle {cycle_id!r}: expected up to 100 letters, digits, `.`, `_` or `-`")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from conf.errors import QuarryError
 from conf.settings import Settings
 from conf.strategy import strategies
 from pipelines.acquire import acquire
@@ -16,7 +17,7 @@ from pipelines.export import export_manifests
 from pipelines.ingest import ingest
 from pipelines.labels import import_labels
 from pipelines.models import Model, model_named
-from pipelines.outstanding import awaited, import_command
+from pipelines.outstanding import awaited, export_command, import_command
 from pipelines.place_check import require_places
 from pipelines.ranked_images import ScoredOtherwise
 from pipelines.report import write_report
@@ -41,12 +42,14 @@ class Stage:
         state: What the cycle is in once it is done.
         work: Does it, from the run, the cycle's name and the settings; returns counts.
         settings: Sections whose change makes its result another one.
+        judged_as: Stage whose expectations its tables must meet; none: its own.
     """
 
     name: str
     state: str
     work: Callable[[Run, str, Settings], dict[str, int]]
     settings: tuple[str, ...] = ()
+    judged_as: str | None = None
 
 
 def cycle_model(run: Run, settings: Settings) -> Model:
@@ -107,10 +110,14 @@ def _report(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
 def _await_labels(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
     awaits = awaited(run, cycle_id)
     rows = awaits.sent
-    sent, back = sum(row.n_sent for row in rows), sum(row.n_back for row in rows)
-    counts = {"sent": sent, "back": back}
-    if back >= settings.cycle.labels_wanted * sent:
-        return counts
+    if awaits.unrecorded:
+        raise QuarryError(
+            f"cycle {awaits.cycle_id!r} was exported by a Quarry that did not record tasks, so nobody can "
+            f"tell what is back: run `{export_command(run.store.root, awaits)}` with the settings of that "
+            "export (the same tasks get the same ids), then this again"
+        )
+    if awaits.is_enough(settings.cycle.labels_wanted):
+        return {"sent": sum(row.n_sent for row in rows), "back": sum(row.n_back for row in rows)}
     lines = [f"  {row.strategy}: {row.n_back:,} of {row.n_sent:,} back" for row in rows]
     raise StillOut(
         f"labels are out since {min(row.sent_ts for row in rows):%Y-%m-%d}:\n" + "\n".join(lines) + "\n"
@@ -158,7 +165,7 @@ STAGES = (
     Stage(name="acquire", state="ranked", work=_acquire, settings=("acquire", "seed")),
     Stage(name="export_manifest", state="exported", work=_export, settings=("export",)),
     Stage(name="report", state="reported", work=_report),
-    Stage(name="labels", state="labeled", work=_await_labels),
+    Stage(name="labels", state="labeled", work=_await_labels, judged_as="import_labels"),
     Stage(name="train", state="trained", work=_train),
     Stage(name="close", state=CLOSED, work=_close),
 )

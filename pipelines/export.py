@@ -15,12 +15,17 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from conf.acquisition_spec import PriceList
 from conf.errors import QuarryError
 from conf.export_settings import ExportSettings
-from pipelines.labeling_tasks import boxes_to_show, has_something_to_show, tasks_to_send
+from pipelines.labeling_tasks import (
+    boxes_to_show,
+    has_something_to_show,
+    tasks_only_in_one,
+    tasks_to_send,
+)
 from pipelines.local_frame import local_frame
 from pipelines.models import Model
 from pipelines.run import Run
 from pipelines.score_inputs import detections_of
-from pipelines.tables import differs, spark_schema, sql_literal, utc_timestamp
+from pipelines.tables import spark_schema, sql_literal, utc_timestamp
 from schemas.tables import ACQUISITION, MANIFESTS, MODELS, SENT_TASKS
 from udfs.formats.registry import FORMATS
 from udfs.formats.task import QUESTION_KINDS, Manifest, is_question
@@ -81,6 +86,7 @@ def export_manifests(
     if staging != folder:
         remove_abandoned(folder, STAGING_FOLDERS, older_than_s=SECONDS_PER_DAY)
     manifests = _manifests(tasks, run, cycle_id, model, settings)
+    _require_same_tasks_beside(run, cycle_id, tasks, manifests, settings)
     names: dict[tuple[str, str], str] = {
         (strategy, vendor): f"{name}.{vendor}"
         for strategy, name in folder_names(
@@ -299,26 +305,53 @@ def _write_companions(folder: str, texts: dict[str, str]) -> None:
             stream.write(text)
 
 
+def _require_same_tasks_beside(
+    run: Run, cycle_id: str, tasks: DataFrame, manifests: Mapping[str, Manifest], settings: ExportSettings
+) -> None:
+    """Files in formats that this export does not write must go on holding the cycle's tasks."""
+    beside = run.store.read(MANIFESTS).where(
+        (F.col("cycle_id") == cycle_id)
+        & F.col("strategy").isin(*manifests)
+        & ~F.col("vendor").isin(*settings.formats)
+    )
+    rows = beside.select("strategy", "vendor").distinct().orderBy("strategy", "vendor").collect()
+    if not rows:
+        return
+    strategies = {row.strategy for row in rows}
+    sent = run.store.read(SENT_TASKS).where(F.col("cycle_id") == cycle_id)
+    other = tasks_only_in_one(*(side.where(F.col("strategy").isin(*strategies)) for side in (tasks, sent)))
+    first = other.orderBy("strategy", "task_id").first()
+    if first is None:
+        return
+    formats = sorted({row.vendor for row in rows if row.strategy == first.strategy})
+    every = ",".join(sorted({*settings.formats, *formats}))
+    raise QuarryError(
+        f"strategy {first.strategy!r} of cycle {cycle_id!r} was exported for {', '.join(formats)} too, with "
+        f"other tasks than these (for one, {first.task_id}); every format of a cycle gets the same ones: "
+        f"export for all of them (--formats {every}), or in another cycle"
+    )
+
+
 def _record_tasks(
     run: Run, cycle_id: str, tasks: DataFrame, manifests: Mapping[str, Manifest], settings: ExportSettings
 ) -> None:
-    """Rows of the tasks; those that this export no longer has go away."""
+    """Rows of the tasks, in the place of the last export's; a known task keeps its time."""
     asked_about = F.when(F.col("kind").isin(*QUESTION_KINDS), F.get("boxes.detection_id", F.lit(0)))
+    where = f"cycle_id = {sql_literal(cycle_id)}"
+    if settings.strategies:
+        where += f" AND strategy IN ({', '.join(map(sql_literal, manifests))})"
+    key = list(SENT_TASKS.key)
+    known = run.store.read(SENT_TASKS, pinned=True).where(where).select(*key, F.col("ts").alias("sent_ts"))
     rows = tasks.withColumns(
         {
             "cycle_id": F.lit(cycle_id),
             "detection_id": asked_about,
             "n_boxes": F.coalesce(F.size("boxes"), F.lit(0)),
-            "ts": utc_timestamp(run.started_s),
         }
     )
-    where = f"cycle_id = {sql_literal(cycle_id)}"
-    if settings.strategies:
-        where += f" AND strategy IN ({', '.join(map(sql_literal, manifests))})"
-    said = [name for name in SENT_TASKS.column_names if name not in (*SENT_TASKS.key, "ts")]
-    run.store.merge(SENT_TASKS, rows, only=f"t.cycle_id = {sql_literal(cycle_id)}", changed=differs(*said))
-    gone = run.store.read(SENT_TASKS).where(where).join(rows, list(SENT_TASKS.key), "left_anti")
-    run.store.delete(SENT_TASKS, gone.select(*SENT_TASKS.key))
+    rows = rows.join(known, key, "left")
+    rows = rows.withColumn("ts", F.coalesce("sent_ts", utc_timestamp(run.started_s)))
+    run.store.replace(SENT_TASKS, rows, where)
 
 
 def _record(
@@ -329,7 +362,7 @@ def _record(
     settings: ExportSettings,
     cycle_id: str,
 ) -> None:
-    """Rows of the files; those that this export replaced go away."""
+    """Rows of the files, in the place of the last export's; an unchanged file keeps its time."""
     rows = [
         {
             **file.asDict(),
@@ -340,15 +373,14 @@ def _record(
         }
         for file in files
     ]
-    frame = local_frame(run.store.session, rows, spark_schema(MANIFESTS))
-    frame = frame.withColumn("ts", utc_timestamp(run.started_s))
-    run.store.merge(MANIFESTS, frame, changed=differs("sha256", "tasks", "cost_s", "cost_money"))
-    mine = run.store.read(MANIFESTS).where(
-        (F.col("cycle_id") == cycle_id) & F.col("vendor").isin(*settings.formats)
-    )
-    gone = mine.join(frame, list(MANIFESTS.key), "left_anti")
-    gone = gone.join(frame.select("strategy").distinct(), "strategy", "left_semi")
-    run.store.delete(MANIFESTS, gone.select(*MANIFESTS.key))
+    frame = local_frame(run.store.session, rows, spark_schema(MANIFESTS)).drop("ts")
+    strategies, vendors = (", ".join(map(sql_literal, names)) for names in (manifests, settings.formats))
+    where = f"cycle_id = {sql_literal(cycle_id)} AND strategy IN ({strategies}) AND vendor IN ({vendors})"
+    same = [*MANIFESTS.key, "sha256"]
+    known = run.store.read(MANIFESTS, pinned=True).where(where).select(*same, F.col("ts").alias("written_ts"))
+    frame = frame.join(known, same, "left")
+    frame = frame.withColumn("ts", F.coalesce("written_ts", utc_timestamp(run.started_s)))
+    run.store.replace(MANIFESTS, frame, where)
 
 
 def _remove_gone(run: Run, cycle_id: str, folder: str, manifests: Mapping[str, Manifest]) -> None:

@@ -16,6 +16,7 @@ from udfs.formats.task import is_question
 
 BOX_FIELDS = ("detection_id", "label_name", "score", "x1", "y1", "x2", "y2")
 BOXES = "boxes"
+CYCLE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"  # ids of tasks begin with it
 
 
 def labeling_tasks(
@@ -66,6 +67,15 @@ def tasks_to_send(shown: DataFrame, settings: ExportSettings, prices: PriceList)
         *("uri", "path", "width", "height"),
         *("rank", "score", "cost_s", "cost_money", "boxes"),
     )
+
+
+def tasks_only_in_one(wanted: DataFrame, sent: DataFrame) -> DataFrame:
+    """Strategy and task_id of tasks that are in one of two frames and not in the other."""
+    key = ["strategy", "task_id"]
+    left, right = (
+        rows.select(*key, F.lit(True).alias(name)) for rows, name in ((wanted, "wanted"), (sent, "sent"))
+    )
+    return left.join(right, key, "full").where("wanted IS NULL OR sent IS NULL").select(*key)
 
 
 def has_something_to_show() -> Column:

@@ -15,7 +15,7 @@ from conf.label_map import LabelMap
 from pipelines.current_labels import current_labels
 from pipelines.label_files import import_id_of, label_files
 from pipelines.label_matching import rejected_items, with_image_id, with_reasons
-from pipelines.labeling_tasks import image_task_id, task_cycle, task_kind
+from pipelines.labeling_tasks import CYCLE_NAME, image_task_id, task_cycle, task_kind
 from pipelines.models import Model
 from pipelines.partial_labels import with_verdicts
 from pipelines.run import Run
@@ -49,7 +49,8 @@ def import_labels(
     An image is found by the id in our own manifests, by its path below the lake's root, its id or its URI.
     Every answer stays readable in `ground_truth_history`, and labels are made from all of them: corrections
     supersede, in whatever order they arrive (see `pipelines.current_labels`). An import done twice changes
-    nothing, also when corrections came in between, and imports may run side by side.
+    nothing, also when corrections came in between, unless the model now knows a class that it did not; and
+    imports may run side by side.
 
     Args:
         run: The run.
@@ -70,14 +71,16 @@ def import_labels(
     files, n_files = label_files(run, labels_uri, form)
     label_ids = {name: label for label, name in model.classes.items()} if model else {}
     frame = files.repartition(-(-n_files // FILES_PER_TASK))
-    targets = sorted(label_map.targets.items(), key=str) if label_map else []
-    import_id = import_id_of(frame, (form, split, cycle_id, targets))
     parse = partial(label_batches, form=form, label_ids=label_ids, label_map=label_map)
     parsed = frame.mapInArrow(parse, from_arrow_schema(LABEL_SCHEMA)).persist(StorageLevel.DISK_ONLY)
     images = run.store.require(IMAGES, made_by="ingest")
     placed = parsed.transform(_placed, images).transform(_with_tasks, split, cycle_id)
     judged = placed.transform(with_reasons).persist(StorageLevel.DISK_ONLY)
     rejects = judged.transform(rejected_items).persist(StorageLevel.DISK_ONLY)
+    targets = sorted(label_map.targets.items(), key=str) if label_map else []
+    # Where a class was unknown, a model that knows others makes another import of the same files.
+    known = [] if rejects.where(OF_NO_CLASS).isEmpty() else [sorted(label_ids)]
+    import_id = import_id_of(frame, (form, split, cycle_id, targets, *known))
     answers = judged.where("boxes IS NOT NULL").transform(_answers, run, form, split, cycle_id, import_id)
     answers = answers.persist(StorageLevel.DISK_ONLY)
     counts = _counts(run, answers, rejects)
@@ -121,7 +124,10 @@ def _with_tasks(placed: DataFrame, split: str, cycle_id: str) -> DataFrame:
         F.when(F.col("reason").isNotNull(), F.col("reason"))
         .when(
             of_cycle != cycle_id,
-            F.format_string("answers a task of cycle %s: import it with --cycle %s", of_cycle, of_cycle),
+            F.when(
+                of_cycle.rlike(rf"\A{CYCLE_NAME}\z"),
+                F.format_string("answers a task of cycle %s: import it with --cycle %s", of_cycle, of_cycle),
+            ).otherwise("answers a task of another cycle: import it with that one's --cycle"),
         )
         .when(
             is_partial & F.lit(split == "eval"),

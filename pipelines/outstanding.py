@@ -15,6 +15,7 @@ from schemas.views import TASKS_VIEW
 from udfs.formats.registry import FORMATS
 
 COSTS = ("cost_s", "cost_money")
+SHARE_TOLERANCE = 1e-9  # 0.55 of 100 tasks is 55.00000000000001 in floating point
 
 
 def sent_and_back(run: Run, cycle_id: str | None = None) -> DataFrame:
@@ -27,8 +28,9 @@ def sent_and_back(run: Run, cycle_id: str | None = None) -> DataFrame:
         cycle_id: Only this cycle; none: all.
 
     Returns:
-        Columns cycle_id, strategy, kind, vendors, sent_ts (first export), n_sent and n_back (tasks), cost_s
-        and cost_money (of all), cost_s_out and cost_money_out (of what is still out).
+        Columns cycle_id, strategy, kind, vendors, sent_ts (of the oldest file), n_sent and n_back (tasks),
+        cost_s and cost_money (of all), cost_s_out and cost_money_out (of what is still out). n_sent is 0
+        where a Quarry exported that did not record tasks.
     """
     only = "true" if cycle_id is None else f"cycle_id = {sql_literal(cycle_id)}"
     # Views are made of names, and this session may have none, or others'.
@@ -41,15 +43,19 @@ def sent_and_back(run: Run, cycle_id: str | None = None) -> DataFrame:
     cost_out = [
         F.sum(F.when(F.col("returned"), 0.0).otherwise(F.col(name))).alias(f"{name}_out") for name in COSTS
     ]
-    by_strategy = tasks.groupBy("cycle_id", "strategy", "kind").agg(
+    by_strategy = tasks.groupBy("cycle_id", "strategy").agg(
         F.count("*").alias("n_sent"),
         F.count_if("returned").alias("n_back"),
         *(F.sum(name).alias(name) for name in COSTS),
         *cost_out,
     )
     files = run.store.read(MANIFESTS).where(only).groupBy("cycle_id", "strategy")
-    sent = files.agg(F.array_sort(F.collect_set("vendor")).alias("vendors"), F.min("ts").alias("sent_ts"))
-    return sent.join(by_strategy, ["cycle_id", "strategy"])
+    sent = files.agg(
+        F.array_sort(F.collect_set("vendor")).alias("vendors"),
+        F.min("ts").alias("sent_ts"),
+        F.max("tasks").alias("kind"),
+    )
+    return sent.join(by_strategy, ["cycle_id", "strategy"], "left").fillna(0, ["n_sent", "n_back"])
 
 
 class Awaited(NamedTuple):
@@ -63,6 +69,16 @@ class Awaited(NamedTuple):
     cycle_id: str
     sent: list[Row]
 
+    @property
+    def unrecorded(self) -> list[Row]:
+        """Of strategies that were exported when tasks were not recorded: nobody knows what is back."""
+        return [row for row in self.sent if row.n_sent == 0]
+
+    def is_enough(self, share: float) -> bool:
+        """Whether this share of the tasks is back, from 0 to 1."""
+        n_sent, n_back = (sum(row[name] for row in self.sent) for name in ("n_sent", "n_back"))
+        return not self.unrecorded and n_back >= (share - SHARE_TOLERANCE) * n_sent
+
 
 def awaited(run: Run, cycle_id: str) -> Awaited:
     """What the cycle sent, or, where it goes on from one that has sent its picks, what that one did."""
@@ -72,6 +88,13 @@ def awaited(run: Run, cycle_id: str) -> Awaited:
         if rows or cycle is None or cycle.parent is None:
             return Awaited(cycle_id, rows)
         cycle_id = cycle.parent
+
+
+def export_command(root: str, awaits: Awaited) -> str:
+    """The command that records the tasks of a cycle that was exported before tasks were recorded."""
+    formats = sorted({vendor for row in awaits.unrecorded for vendor in row.vendors})
+    flags = ["--root", root, "--cycle", awaits.cycle_id, "--formats", ",".join(formats)]
+    return shlex.join(["quarry", "export_manifest", *flags])
 
 
 def import_command(root: str, awaits: Awaited) -> str:

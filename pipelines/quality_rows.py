@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from conf.settings import Settings
 from pipelines.hardness_rows import BASELINE, query_hash_meant
-from pipelines.labeling_tasks import labeling_tasks
+from pipelines.labeling_tasks import labeling_tasks, tasks_only_in_one
 from pipelines.models import model_named
 from pipelines.quality_drift import drift_rows
 from pipelines.run import Run
@@ -219,7 +219,8 @@ def strategy_rows(gate: Gate) -> DataFrame:
 
 
 def task_rows(gate: Gate) -> DataFrame:
-    """One row per strategy and vendor: n_tasks in its files, n_recorded in sent_tasks, n_wanted by its picks.
+    """One row per strategy and vendor: n_tasks in its files, n_wanted by its picks, and n_other: tasks that
+    its picks make and sent_tasks lacks, or the other way round.
 
     A vendor the settings name must have got every strategy's tasks; one that has files must have got all.
     """
@@ -230,15 +231,15 @@ def task_rows(gate: Gate) -> DataFrame:
             rows.where(F.col("strategy").isin(*export.strategies)) for rows in (files, recorded, picks)
         )
     written = files.groupBy("strategy", "vendor").agg(F.sum("n_tasks").alias("n_tasks"))
-    recorded = recorded.groupBy("strategy").agg(F.count("*").alias("n_recorded"))
     model, prices = model_named(gate.run, gate.model_id), gate.settings.acquire.prices
     tasks = labeling_tasks(picks, gate.run, model, export, prices)
     wanted = tasks.groupBy("strategy").agg(F.count("*").alias("n_wanted"))
+    other = tasks_only_in_one(tasks, recorded).groupBy("strategy").agg(F.count("*").alias("n_other"))
     vendors = F.explode(F.array(*map(F.lit, export.formats)).cast("array<string>"))
     keys = written.select("strategy", "vendor").union(wanted.select("strategy", vendors)).distinct()
     rows = keys.join(written, ["strategy", "vendor"], "left")
-    rows = rows.join(recorded, "strategy", "left").join(wanted, "strategy", "left")
-    return rows.fillna(0, ["n_tasks", "n_recorded", "n_wanted"])
+    rows = rows.join(wanted, "strategy", "left").join(other, "strategy", "left")
+    return rows.fillna(0, ["n_tasks", "n_wanted", "n_other"])
 
 
 _ROWS: Mapping[str, Callable[[Gate], DataFrame | None]] = {

@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from conf.settings import Settings
-from pipelines.hardness_rows import query_hash_meant, since_detection
+from pipelines.hardness_rows import BASELINE, query_hash_meant, since_detection
 from pipelines.models import Model
 from pipelines.run import Run
 from schemas.tables import HARDNESS, IMAGES
@@ -36,14 +36,18 @@ class ReportSource:
     def estimates(self) -> DataFrame:
         """What ranks images for the settings' queries, with the true hardness and path beside it.
 
+        So does a baseline that `acquire.query` names, such as entropy or pixel divergence.
         Most parts of a report begin with them: they are joined once and kept on the executors' disks.
         """
-        rows = self.hardness.where(F.col("query").isin(*self.settings.score.queries))
+        queries = self.settings.score.queries
+        is_baseline = (F.col("query") == self.settings.acquire.query) & (F.col("method") == BASELINE)
+        rows = self.hardness.where(F.col("query").isin(*queries) | is_baseline)
         truth = rows.where("method = 'ground_truth'").select(
             "image_id", "query", F.col("hardness").alias("truth")
         )
         images = self.run.store.read(IMAGES).select("image_id", "path")
-        estimated = rows.where(F.col("method") == self.settings.ranking_method)
+        is_ranking = F.col("query").isin(*queries) & (F.col("method") == self.settings.ranking_method)
+        estimated = rows.where(is_ranking | is_baseline)
         rows = estimated.join(truth, ["image_id", "query"], "left").join(images, "image_id")
         return rows.persist(StorageLevel.DISK_ONLY)
 

@@ -12,7 +12,7 @@ from conf.code_settings import CodeSetting, code_settings
 from conf.errors import QuarryError
 from pipelines.cycle import recorded_settings
 from pipelines.cycle_stages import CLOSED, STAGES, STATES
-from pipelines.outstanding import Awaited, awaited, import_command, sent_and_back
+from pipelines.outstanding import Awaited, awaited, export_command, import_command, sent_and_back
 from pipelines.run import Run
 from schemas.tables import CYCLES, LABEL_REJECTS, QUARANTINE
 
@@ -67,15 +67,26 @@ def _next_step(run: Run, cycle_id: str, row: Row | None, sent: list[Row]) -> str
     stage = None if row is None else STAGES[STATES.index(row.state)].name
     if stage in ("labels", None):
         awaits = Awaited(cycle_id, sent) if sent else awaited(run, cycle_id)
-        if any(item.n_back < item.n_sent for item in awaits.sent):
+        if awaits.unrecorded:
+            return f"{export_command(run.store.root, awaits)}  # its tasks are not recorded"
+        if not awaits.is_enough(_labels_wanted(row)):
             return import_command(run.store.root, awaits)
-    if stage is None:
+    if row is None:
         return "none, its labels are back"
-    assert row is not None
     again = _code_settings(row)
     flags = [flag for setting in again for flag in setting.flags]
     command = shlex.join(["quarry", "run_cycle", "--root", run.store.root, "--cycle", cycle_id, *flags])
     return f"{command}  # " + ", ".join([f"stage {stage}", *(f"{one.key} {one.effect}" for one in again)])
+
+
+def _labels_wanted(row: Row | None) -> float:
+    """The share of tasks that must be back; of a cycle made job by job, all."""
+    if row is None:
+        return 1.0
+    try:
+        return recorded_settings(row).cycle.labels_wanted
+    except QuarryError:  # `run_cycle` says more
+        return 1.0
 
 
 def _code_settings(row: Row) -> tuple[CodeSetting, ...]:

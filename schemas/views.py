@@ -58,24 +58,31 @@ LATEST_HARDNESS_VIEW = View(
     ),
 )
 
-# An answer whose task id the tool lost is taken for one to what was asked of its image, or of its box. Who
-# labeled a whole image has seen to the boxes that were picked of it too.
+# An answer whose task id the tool lost is taken for one to what had been asked of its image, or of its box,
+# when it came. Who labeled a whole image has seen to the boxes that were picked of it too.
 _ANSWERS = (
-    "a.cycle_id = t.cycle_id AND a.image_id = t.image_id AND (a.split = 'train' OR a.task_id IS NOT NULL) "
-    "AND (a.task_id = t.task_id OR a.task_id IS NULL "
+    "a.cycle_id = t.cycle_id AND a.image_id = t.image_id AND (a.task_id = t.task_id "
+    "OR a.task_id IS NULL AND a.split = 'train' AND a.ts > t.ts "
     "AND (t.detection_id IS NULL OR exists(a.boxes, b -> b.detection_id = t.detection_id)) "
     "OR t.kind = 'boxes' AND a.task_id = concat_ws('/', t.cycle_id, t.image_id))"
 )
 _IS_OWN = "a.task_id IS NULL OR a.task_id = t.task_id"
+# The order in which answers count, also in `ground_truth`.
+_SAID = "struct(least(a.annotated_ts, a.ts), a.ts, a.import_id)"
+_LABELED = (
+    "b -> b.status = 'labeled' "
+    "AND (a.task_id IS NOT NULL OR t.detection_id IS NULL OR b.detection_id <=> t.detection_id)"
+)
 _OF_TASK = ", ".join(f"t.{column.name}" for column in SENT_TASKS.columns)
 TASKS_VIEW = View(
     name="tasks",
     comment="One row per cycle, strategy and task that was sent, and whether, when and how it was answered",
     sql=(
         f"SELECT {_OF_TASK}, count(a.ts) > 0 AS returned, max(a.ts) AS returned_ts, "
-        "max_by(a.complete, a.ts) AS complete, "
-        "coalesce(size(filter(max_by(a.boxes, a.ts) "
-        f"FILTER (WHERE {_IS_OWN}), b -> b.status = 'labeled')), 0) AS n_labels "
+        f"max_by(a.complete, {_SAID}) AS complete, "
+        f"coalesce(max_by(size(filter(a.boxes, {_LABELED})), {_SAID}) FILTER (WHERE {_IS_OWN}), 0) "
+        "AS n_labels, "
+        f"max_by(struct(a.import_id, a.task_id), {_SAID}) FILTER (WHERE {_IS_OWN}) AS answer "
         f"FROM sent_tasks AS t LEFT JOIN ground_truth_history AS a ON {_ANSWERS} GROUP BY {_OF_TASK}"
     ),
 )
@@ -112,11 +119,11 @@ DELIVERIES_VIEW = View(
         "FROM manifests GROUP BY cycle_id, vendor) LEFT JOIN ("
         "SELECT cycle_id, vendor, sum(n_tasks) AS tasks_sent, sum(n_answered) AS tasks_returned, "
         "count(*) AS n_sent, count_if(n_tasks = n_answered) AS n_returned, sum(n_labels) AS n_labels FROM ("
-        "SELECT cycle_id, vendor, image_id, count(*) AS n_tasks, count_if(returned) AS n_answered, "
-        # Strategies share the task of an image.
-        "sum(n_labels) AS n_labels "
-        "FROM (SELECT DISTINCT cycle_id, vendor, image_id, task_id, returned, n_labels "
-        f"FROM ({_SENT_TO}) JOIN tasks USING (cycle_id, strategy)) "
+        # Strategies share the task of an image; tasks share an answer that the tool took the id from.
+        "SELECT cycle_id, vendor, image_id, count(DISTINCT task_id) AS n_tasks, "
+        "count(DISTINCT task_id) FILTER (WHERE returned) AS n_answered, "
+        "aggregate(collect_set(struct(answer, detection_id, n_labels)), 0L, (sum, a) -> sum + a.n_labels) "
+        f"AS n_labels FROM ({_SENT_TO}) JOIN tasks USING (cycle_id, strategy) "
         "GROUP BY cycle_id, vendor, image_id) GROUP BY cycle_id, vendor) USING (cycle_id, vendor)"
     ),
 )

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from udfs.formats.returned import box_fault
+from udfs.formats.shown_values import shown
 from udfs.image_files import ImageFault, header_orientation
 
 Corners = tuple[float, float, float, float]
@@ -95,7 +96,7 @@ def _place(row: dict[str, Any], max_pixels: int) -> None:
         if fault is None:
             kept.append({**box, **dict(zip(("x1", "y1", "x2", "y2"), corners, strict=True))})
         else:
-            outside.append(f"{box['label_name']}: {fault}")
+            outside.append(f"{shown(box['label_name'])}: {fault}")
     row["boxes"], row["outside"] = kept, outside
     row["complete"] = row["complete"] and not outside
 

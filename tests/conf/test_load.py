@@ -42,6 +42,33 @@ def test_every_shipped_profile_loads_and_says_what_it_sets(name: str) -> None:
             assert found == value or found == location(value)
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        "export.uri_template=https://x/{key}?sv=2&sig=hush-hush",
+        "export.uri_prefix=https://ann:hush-hush@x/y",
+        'export.uri_prefixes={"s3://b/": "https://x/y?X-Amz-Signature=hush-hush"}',
+        "lake.uri=s3://KEY:hush-hush@bucket/lake",
+    ],
+)
+def test_a_secret_written_out_is_refused_and_not_repeated(override: str) -> None:
+    message = _message(None, override)
+    assert "would be kept in tables and reports" in message and "hush-hush" not in message
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "export.uri_template=https://x/{key}?sv=2&sig=${SIGNATURE}",
+        "export.uri_template=/data/local-files/?d={path}&token_free=1",
+        "lake.uri=abfss://lake@account.dfs.core.windows.net/day=1",
+        "lake.uri=hdfs://ann@host:8020/lake",
+    ],
+)
+def test_names_of_secrets_and_users_are_none(override: str) -> None:
+    load_settings(None, [override])
+
+
 def test_without_a_name_the_default_profile_is_loaded() -> None:
     assert load_settings() == load_settings(DEFAULT_PROFILE)
 

@@ -64,6 +64,15 @@ def test_root_is_asked_for(tmp_path: Path) -> None:
     assert_refused(quarry(["score"], tmp_path), "--root DIR")
 
 
+@pytest.mark.parametrize("flag", ["--labels", "--root"])
+def test_a_secret_in_a_path_is_refused_and_not_repeated(flag: str, tmp_path: Path) -> None:
+    paths = {"--labels": "x.json", "--root": str(tmp_path)} | {flag: "s3://KEY:hush-hush@bucket/x"}
+    given = ["import_labels", "--format", "coco", *(part for pair in paths.items() for part in pair)]
+    done = quarry(given, tmp_path)
+    assert done.returncode == 2 and "a password in a path would be kept" in done.stderr
+    assert "hush-hush" not in done.stderr + done.stdout
+
+
 def test_a_lake_that_does_not_exist(session: SparkSession, tmp_path: Path) -> None:
     done = here(["ingest", "--root", str(tmp_path / "t"), "--lake", str(tmp_path / "nowhere")])
     assert_refused(done, "nowhere", "no such folder")

@@ -209,8 +209,8 @@ def test_an_image_sent_and_labeled_many_times_is_a_row_for_each_vendor_and_strat
     ]
     delivered = found.sql("SELECT * EXCEPT (sent_ts) FROM deliveries ORDER BY cycle_id, vendor").collect()
     assert [tuple(row) for row in delivered] == [
-        ("c", "coco", 6, 30.0, 4, 3, 3, 2, 1, 4),
-        ("c", "scale", 6, 30.0, 4, 3, 3, 2, 1, 4),
+        ("c", "coco", 6, 30.0, 4, 3, 3, 2, 1, 2),
+        ("c", "scale", 6, 30.0, 4, 3, 3, 2, 1, 2),
         ("d", "coco", 1, 1.0, 1, 0, 1, 0, 1, 0),
     ]
 
@@ -270,6 +270,50 @@ def test_answers_count_for_the_tasks_they_are_about(session: SparkSession, tmp_p
         ("sure", 2, 1),
         ("whole", 1, 1),
     ]
+
+
+def test_answers_whose_ids_are_lost_count_once_and_only_after_their_tasks_were_sent(
+    session: SparkSession, tmp_path: Path
+) -> None:
+    append(tmp_path, MANIFESTS, [{"cycle_id": "c", "strategy": s, "vendor": "coco"} for s in ("a", "b", "q")])
+    tasks = [
+        *((strategy, "boxes", f"c/x/boxes/{strategy}", "x", None) for strategy in ("a", "b")),
+        ("a", "image", "c/seed", "seed", None),
+        ("a", "image", "c/z", "z", None),
+        *(("q", "verify_box", f"c/y/d{n}/verify_box", "y", f"d{n}") for n in (1, 2, 3)),
+    ]
+    names = ("strategy", "kind", "task_id", "image_id", "detection_id")
+    sent = [dict(zip(names, t, strict=True)) | {"cycle_id": "c", "ts": day(11)} for t in tasks]
+    append(tmp_path, SENT_TASKS, sent)
+
+    def answer(image: str, imported: int, ids: list[str | None], said: int | None = None) -> dict[str, Any]:
+        boxes = [{"status": "labeled", "label_name": "car", "detection_id": d} for d in ids]
+        when = {"ts": day(imported), "annotated_ts": None if said is None else day(said)}
+        whose = {"cycle_id": "c", "split": "train", "import_id": f"{image}{imported}"}
+        return {"image_id": image, "boxes": boxes, "complete": True, **when, **whose}
+
+    answers = [
+        answer("x", 20, ["d7", "d8", None]),
+        answer("seed", 11, [None]),  # by the run that sent the task later: labels to begin with
+        answer("y", 20, ["d1", "d2", "d2"]),
+        answer("z", 23, [None, None], said=22),
+        answer("z", 25, [None], said=21) | {"complete": False},  # said before, and imported after
+    ]
+    append(tmp_path, GROUND_TRUTH_HISTORY, answers)
+    found, _ = sql_session(Run(store=TableStore(session, str(tmp_path))), load_settings("demo").score)
+    columns = "strategy, image_id, detection_id, returned, complete, n_labels, answer.import_id"
+    rows = found.sql(f"SELECT {columns} FROM tasks ORDER BY 1, 2, 3").collect()
+    assert [tuple(row) for row in rows] == [
+        ("a", "seed", None, False, None, 0, None),
+        ("a", "x", None, True, True, 3, "x20"),
+        ("a", "z", None, True, True, 2, "z23"),
+        ("b", "x", None, True, True, 3, "x20"),
+        ("q", "y", "d1", True, True, 1, "y20"),
+        ("q", "y", "d2", True, True, 2, "y20"),
+        ("q", "y", "d3", False, None, 0, None),
+    ]
+    (row,) = found.sql("SELECT tasks_sent, tasks_returned, labels_returned FROM deliveries").collect()
+    assert tuple(row) == (7, 5, 3 + 2 + 1 + 2)
 
 
 def test_the_page_lists_all_views(prompt: tuple[SparkSession, list[str]]) -> None:

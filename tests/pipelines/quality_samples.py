@@ -339,11 +339,9 @@ SAMPLES: dict[str, Sample] = {
         also_sound=[{"kind": "verify_class", "detection_id": "d", "cost_s": 1.0}],
     ),
     "tasks": Sample(
-        schema="strategy STRING, vendor STRING, n_tasks BIGINT, n_recorded BIGINT, n_wanted BIGINT",
+        schema="strategy STRING, vendor STRING, n_tasks BIGINT, n_wanted BIGINT, n_other BIGINT",
         mark="strategy",
-        sound={"vendor": "coco", "n_tasks": 5, "n_recorded": 5, "n_wanted": 5},
-        broken={
-            "tasks_match_acquisition": [{"n_tasks": 4}, {"n_tasks": 6}, {"n_recorded": 4}, {"n_wanted": 0}]
-        },
+        sound={"vendor": "coco", "n_tasks": 5, "n_wanted": 5, "n_other": 0},
+        broken={"tasks_match_acquisition": [{"n_tasks": 4}, {"n_tasks": 6}, {"n_other": 2}, {"n_wanted": 0}]},
     ),
 }

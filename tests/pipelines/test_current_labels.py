@@ -85,7 +85,9 @@ def test_a_whole_image_replaces_all_before_it_and_questions_stand_side_by_side(s
     nothing = _answer(9, 12, task_id=WHOLE, complete=True)
     assert _current(session, *asked, whole, nothing)[:2] == (True, [])
     unfinished = _answer(9, 12, _box(70), task_id=WHOLE)
-    assert _current(session, whole, unfinished)[:2] == (True, [(5.0, "labeled"), (70.0, "labeled")])
+    assert _current(session, whole, unfinished)[:2] == (False, [(70.0, "labeled")]), "it was corrected"
+    others = _answer(9, 12, _box(70))
+    assert _current(session, whole, others)[:2] == (True, [(5.0, "labeled"), (70.0, "labeled")])
 
 
 def test_the_latest_import_says_whether_an_image_is_held_out(session: SparkSession) -> None:

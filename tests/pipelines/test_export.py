@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from datetime import datetime, timezone
@@ -12,19 +14,22 @@ from typing import Any
 
 import pytest
 from deltalake import DeltaTable
-from pyspark.sql import SparkSession
+from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
 from conf.acquisition_spec import PriceList
 from conf.errors import QuarryError
 from conf.export_settings import ExportSettings
+from conf.load import load_settings
 from pipelines import export
+from pipelines.cycle_stages import STAGES, StillOut
 from pipelines.export import export_manifests
 from pipelines.models import Model
+from pipelines.outstanding import Awaited
 from pipelines.run import Run
 from pipelines.status import cycle_status
 from pipelines.tables import TableStore, in_schema, spark_schema
-from schemas.tables import ACQUISITION, DETECTIONS, IMAGES, MODELS
+from schemas.tables import ACQUISITION, DETECTIONS, IMAGES, MANIFESTS, MODELS, SENT_TASKS
 from tests.small_lake import detections_row, rows
 
 MODEL = Model(model_id="m", name="street", classes={1: "car", 2: 'it\'s a "bus"'}, head="softmax")
@@ -117,10 +122,13 @@ def test_a_manifest_is_split_and_every_task_is_in_one_file(run: Run, tmp_path: P
 def test_a_second_export_changes_nothing_and_a_new_split_replaces_the_old(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
     _export(run, out, strategies=("hard:a",), tasks_per_file=3)
-    before, recorded = _bytes(out), rows(run.store.root, "manifests", volatile=True)
+    tables = ("manifests", "sent_tasks")
+    before, recorded = _bytes(out), [rows(run.store.root, name, volatile=True) for name in tables]
     _export(run, out, strategies=("hard:a",), tasks_per_file=3)
-    assert _bytes(out) == before and rows(run.store.root, "manifests", volatile=True) == recorded
+    assert _bytes(out) == before
+    assert [rows(run.store.root, name, volatile=True) for name in tables] == recorded
     _export(run, out, strategies=("hard:a",), tasks_per_file=100)
+    assert rows(run.store.root, "sent_tasks", volatile=True) == recorded[1], "sent when they first were"
     names = {Path(row["path"]).name for row in rows(run.store.root, "manifests")}
     assert names == {"tasks-00001.json"} == {Path(p).name for p in _bytes(out) if "tasks" in p}
 
@@ -281,6 +289,36 @@ def test_a_failed_export_leaves_the_old_manifest_whole(
     assert _bytes(out) == before
 
 
+@pytest.mark.parametrize("point", ["replace_folder", "_record_tasks", "_record", "_remove_gone"])
+def test_an_export_that_stops_anywhere_is_made_whole_by_the_next(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    """Between the folders and between the commits: whatever files are there are whole."""
+    out, given = tmp_path / "out", {"formats": ("label_studio", "coco")}
+    _export(run, out, **given, tasks_per_file=3)
+    passes = iter([True, False])
+    real = getattr(export, point)
+
+    def stop(*args: Any) -> Any:
+        if point == "replace_folder" and next(passes):
+            return real(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export, point, stop)
+        with pytest.raises(KeyboardInterrupt):
+            _export(run, out, **given, tasks_per_file=4)
+    for folder in (out / "c1").glob("hard-a.*"):
+        documents = [json.loads(file.read_text("utf-8")) for file in folder.glob("tasks-*")]
+        assert sum(len(d["images"] if isinstance(d, dict) else d) for d in documents) == N_IMAGES
+    _export(run, out, **given, tasks_per_file=4)
+    recorded = rows(run.store.root, "manifests")
+    assert {row["path"] for row in recorded} == {str(path) for path in out.rglob("tasks-*")}
+    for row in recorded:
+        assert hashlib.sha256(Path(row["path"]).read_bytes()).hexdigest() == row["sha256"]
+    assert len(rows(run.store.root, "sent_tasks")) == N_IMAGES + 2
+
+
 @pytest.mark.parametrize("tasks", ["image", "verify_box"])
 def test_nothing_is_published_when_a_task_was_lost(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tasks: str
@@ -354,6 +392,52 @@ def test_secrets_reach_the_files_and_no_table(
     assert sent[0] == "https://cdn.example/day%201/x.jpg?token=hush-hush"
     tables = [p for p in Path(run.store.root).rglob("*") if p.is_file()]
     assert tables and not any(b"hush-hush" in p.read_bytes() for p in tables)
+
+
+def test_tasks_change_for_all_formats_of_a_cycle_at_once_or_for_none(run: Run, tmp_path: Path) -> None:
+    _export(run, tmp_path / "out", formats=("label_studio", "coco"), strategies=("hard:a",))
+    before, sent = _bytes(tmp_path / "out"), rows(run.store.root, "sent_tasks", volatile=True)
+    asked = {"tasks": "verify_box", "pre_annotate_above": 0.5}
+    with pytest.raises(QuarryError, match=r"'hard:a' .* for coco too, .*--formats coco,label_studio"):
+        _export(run, tmp_path / "out", formats=("label_studio",), **asked)
+    assert _bytes(tmp_path / "out") == before
+    assert rows(run.store.root, "sent_tasks", volatile=True) == sent
+    _export(run, tmp_path / "out", formats=("label_studio", "cvat"), strategies=("hard:a",))
+    assert _export(run, tmp_path / "out", formats=("coco",))["tasks"] == N_IMAGES + 2, "no others of hard:a"
+
+
+def test_the_tasks_of_an_export_take_the_place_of_the_last_ones_in_one_commit(
+    run: Run, tmp_path: Path
+) -> None:
+    for asked in ({}, {"tasks": "verify_box", "pre_annotate_above": 0.5}):
+        _export(run, tmp_path / "out", formats=("label_studio",), strategies=("hard:a",), **asked)
+    for table in (SENT_TASKS, MANIFESTS):
+        assert run.store.version(table) == 2, "made, written, replaced"
+    assert {row["kind"] for row in rows(run.store.root, "sent_tasks")} == {"verify_box"}
+
+
+def test_a_cycle_exported_when_tasks_were_not_recorded_waits_and_says_how_to_record_them(
+    run: Run, tmp_path: Path
+) -> None:
+    _export(run, tmp_path / "out", formats=("label_studio", "coco"))
+    shutil.rmtree(run.store.path(SENT_TASKS))
+    wait = next(stage.work for stage in STAGES if stage.name == "labels")
+    command = f"quarry export_manifest --root {run.store.root} --cycle c1 --formats coco,label_studio"
+    with pytest.raises(QuarryError, match=re.escape(f"run `{command}`")):
+        wait(run, "c1", load_settings("demo"))
+    (status,) = cycle_status(run)
+    assert [(sent.kind, sent.n_sent) for sent in status.sent] == [("boxes", 0), ("image", 0)]
+    assert status.next_step.startswith(command)
+    _export(run, tmp_path / "out", formats=("coco", "label_studio"))
+    with pytest.raises(StillOut, match=f"hard:a: 0 of {N_IMAGES} back"):
+        wait(run, "c1", load_settings("demo"))
+
+
+def test_the_share_of_labels_that_a_cycle_waits_for_is_exact() -> None:
+    sent = [Row(n_sent=60, n_back=15), Row(n_sent=40, n_back=40)]
+    assert 0.55 * 100 > 55 and Awaited("c", sent).is_enough(0.55)
+    assert not Awaited("c", sent).is_enough(0.551) and not Awaited("c", sent).is_enough(1.0)
+    assert Awaited("c", []).is_enough(1.0), "nothing was sent"
 
 
 def test_status_shows_what_was_exported_without_run_cycle(run: Run, tmp_path: Path) -> None:

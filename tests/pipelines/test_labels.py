@@ -17,6 +17,7 @@ from conf.errors import QuarryError
 from conf.settings import LakeSettings
 from pipelines.ingest import ingest
 from pipelines.labels import import_labels
+from pipelines.models import Model
 from pipelines.run import Run
 from pipelines.tables import TableStore, in_schema, spark_schema
 from schemas.tables import ACQUISITION, DETECTIONS
@@ -74,6 +75,26 @@ def test_a_file_that_was_moved_is_the_same_import(run: Run, tmp_path: Path) -> N
         import_labels(run, str(tmp_path / name), "coco", "eval", "c1", None)
     tables = ("ground_truth_history", "label_imports", "label_rejects")
     assert [len(rows(run.store.root, table)) for table in tables] == [1, 1, 2]
+
+
+def test_a_model_that_knows_the_class_takes_what_one_before_did_not(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text(json.dumps(coco(["a/x.jpg"], [(0, [10, 20, 30, 40])])))
+    document = json.loads((tmp_path / "labels.json").read_text())
+    document["categories"].append({"id": 4, "name": "nucleus"})
+    document["annotations"].append({**document["annotations"][0], "id": 9, "category_id": 4})
+    (tmp_path / "labels.json").write_text(json.dumps(document))
+    models = [
+        Model(model_id="m", name="m", head="softmax", classes=dict(enumerate(names, 1)))
+        for names in (["cell"], ["cell", "nucleus"])
+    ]
+    counts = []
+    for model in (*models, models[1]):
+        again = Run(store=run.store)
+        counts.append(import_labels(again, str(tmp_path / "labels.json"), "coco", "eval", "c1", model))
+    assert [(c["boxes"], c["rejected"]) for c in counts] == [(1, 1), (2, 0), (2, 0)]
+    (truth,) = rows(run.store.root, "ground_truth")
+    assert len(truth["boxes"]) == 2 and truth["complete"]
+    assert len(rows(run.store.root, "label_imports")) == 2
 
 
 def test_an_import_s_id_is_of_all_its_files(run: Run, tmp_path: Path) -> None:

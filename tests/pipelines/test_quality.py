@@ -83,7 +83,7 @@ def test_suites_and_samples_belong_together() -> None:
 def test_no_more_than_twenty_failing_rows_are_named(session: SparkSession) -> None:
     suite = next(suite for suite in SUITES if suite.name == "tasks")
     frame = session.range(30).selectExpr(
-        "cast(id AS STRING) strategy", "'v' vendor", "1 n_tasks", "1 n_recorded", "2 n_wanted"
+        "cast(id AS STRING) strategy", "'v' vendor", "1 n_tasks", "2 n_wanted", "0 n_other"
     )
     (finding,) = found({suite: judged_rows(frame, suite)}, QualitySettings())
     assert (finding.n_unexpected, len(finding.examples)) == (30, 20)
@@ -149,7 +149,7 @@ def test_rows_that_go_missing_are_named(mine: Gate, capsys: pytest.CaptureFixtur
     ]
     exported = _failing(judge(mine, "export_manifest"))
     assert exported["tasks_match_acquisition"].examples == tuple(
-        f"strategy=random, vendor={vendor}, n_tasks=10, n_recorded=10, n_wanted=9"
+        f"strategy=random, vendor={vendor}, n_tasks=10, n_wanted=9, n_other=1"
         for vendor in ("coco", "label_studio")
     )
 
@@ -177,9 +177,7 @@ def test_a_failing_gate_stops_the_cycle_before_the_next_stage(mine: Gate) -> Non
     before = [row for row in rows(root, "quality") if row["stage"] != "export_manifest"]
     report = Path(str(mine.settings.report.path))
     written = report.stat().st_mtime_ns
-    with pytest.raises(
-        QuarryError, match=r"vendor=scale, n_tasks=3, n_recorded=\d+, n_wanted=\d+"
-    ) as stopped:
+    with pytest.raises(QuarryError, match=r"vendor=scale, n_tasks=3, n_wanted=\d+, n_other=0") as stopped:
         run_cycle(mine.run, CYCLE, mine.settings)
     assert "tasks_match_acquisition" in str(stopped.value)
     assert [row["state"] for row in rows(root, "cycles")] == ["ranked"]
@@ -190,6 +188,19 @@ def test_a_failing_gate_stops_the_cycle_before_the_next_stage(mine: Gate) -> Non
     _table(mine, "manifests").delete("vendor = 'scale'")
     assert [finding for finding in judge(mine, "export_manifest") if not finding.passed] == []
     assert all(row["passed"] for row in rows(root, "quality"))
+
+
+def test_labels_that_came_back_are_judged_before_they_are_trained_on(mine: Gate) -> None:
+    root = mine.run.store.root
+    _table(mine, "cycles").update({"state": "'reported'"})
+    truth = _table(mine, "ground_truth").to_pyarrow_table()
+    stray = truth.slice(0, 1).to_pylist()[0] | {"image_id": "gone.jpg"}
+    write_deltalake(
+        f"{root}/ground_truth", type(truth).from_pylist([stray], schema=truth.schema), mode="append"
+    )
+    with pytest.raises(QuarryError, match=r"image_id=gone\.jpg"):
+        run_cycle(mine.run, CYCLE, mine.settings)
+    assert [row["state"] for row in rows(root, "cycles")] == ["reported"]
 
 
 def _cycle(name: str, model_id: str, started: Any, state: str = "closed") -> dict[str, Any]:

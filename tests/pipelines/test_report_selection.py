@@ -48,10 +48,11 @@ def _without(table: Table, *names: str) -> Any:
     return type(schema)([field for field in schema.fields if field.name not in names])
 
 
-def write_hardness(run: Run, method: str, values: dict[str, float]) -> None:
-    row = {"model_id": "m", "query": QUERY, "method": method, "estimator": method}
+def write_hardness(run: Run, method: str, values: dict[str, float], query: str = QUERY) -> None:
+    row = {"model_id": "m", "query": query, "method": method, "estimator": method}
     rows = [row | {"image_id": image_id, "hardness": value} for image_id, value in values.items()]
-    write(run, HARDNESS, rows, "ts", query_hash=query_digest(Settings().score))
+    digest = query_digest(Settings().score, is_baseline=method == "baseline")
+    write(run, HARDNESS, rows, "ts", query_hash=digest)
 
 
 def pick(strategy: str, rank: int, image_id: str, box: str | None = None) -> dict[str, Any]:
@@ -89,6 +90,16 @@ def test_curves_rise_by_the_hardness_of_images_each_counted_once(source: ReportS
     assert (whole.strategy, whole.query, whole.is_truth) == ("whole", QUERY, False)
     assert (whole.cost_h, whole.captured) == ((0.0, 1.0, 2.0), (0.0, 0.4, 0.5))
     assert (boxes.cost_h, boxes.captured) == ((0.0, 0.5, 1.0, 1.5), (0.0, 0.3, 0.3, 0.5))
+
+
+def test_what_a_baseline_ranked_is_measured_by_that_baseline(source: ReportSource) -> None:
+    write_hardness(source.run, "baseline", {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}, "entropy")
+    acquire = source.settings.acquire.model_copy(update={"query": "entropy"})
+    settings = source.settings.model_copy(update={"acquire": acquire})
+    asked = ReportSource(source.run, "c", source.model, settings)
+    boxes, whole = spending_curves(asked)
+    assert (whole.query, whole.captured) == ("entropy", (0.0, 0.1, 0.5))
+    assert boxes.captured[-1] == 0.5
 
 
 def test_truth_counts_where_all_images_have_it_and_not_before(source: ReportSource) -> None:

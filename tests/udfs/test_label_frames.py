@@ -85,7 +85,7 @@ def test_boxes_outside_are_told_and_the_others_stay() -> None:
     )
     assert _corners(row) == [(-5.0, 0.0, 10.0, 90.0)]
     assert not row["complete"] and _placed()["complete"]
-    assert row["outside"] == ["car: box 150, 20, 190, 60 lies outside the image of 100 x 80 px"]
+    assert row["outside"] == ["'car': box 150, 20, 190, 60 lies outside the image of 100 x 80 px"]
 
 
 def test_a_file_without_sizes_and_an_image_without_one() -> None:

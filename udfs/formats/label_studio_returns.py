@@ -10,7 +10,7 @@ from typing import IO, Any
 from udfs.formats.json_values import is_integer, is_px, is_text, json_document
 from udfs.formats.label_studio import REGION
 from udfs.formats.label_studio_boxes import answered_boxes, drawn_box, sent_ids, stated_frame
-from udfs.formats.newest_returns import utc_time
+from udfs.formats.newest_returns import IS_OLDER, utc_time
 from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedBox, ReturnedImage
 from udfs.formats.shown_values import shown
 from udfs.formats.task import is_question
@@ -92,8 +92,12 @@ def _returns(tasks: list[Mapping[str, Any]]) -> Iterator[ReturnedImage | Rejecte
                 f"annotated {len(times)} times, at the same or an unknown time: which labels hold cannot be "
                 "told; keep one annotation in Label Studio"
             )
-        else:
-            yield from _labels(submitted[times.index(newest)])
+            continue
+        for item, time in zip(submitted, times, strict=True):
+            if time == newest:
+                yield from _labels(item)
+            else:
+                yield item.rejected(IS_OLDER)
 
 
 def _submitted(task: Mapping[str, Any], number: int) -> Iterator[_Submitted | RejectedItem]:

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from udfs.formats.json_values import is_text
 from udfs.formats.returned import RejectedItem, ReturnedImage
 
+IS_OLDER = "a newer answer to the same task is there"
 _FRACTION = re.compile(r"\.([0-9]+)")
 
 
@@ -23,8 +24,8 @@ def newest_returns(
             sound to its end is refused by the first reading, before anything of it is used.
 
     Returns:
-        Rejected items as they come, and images; those with the same name and task that share the newest
-        time, or have none, are rejected: which of them holds cannot be told.
+        Rejected items as they come, and images. Those with the same name and task are rejected, all but the
+        newest; all of them where several share the newest time, or have none: which holds cannot be told.
     """
     newest: dict[bytes, tuple[str, int]] = {}
     for item in read():
@@ -38,15 +39,15 @@ def newest_returns(
             yield item
             continue
         best, n_best = newest[_key(item)]
-        if (item.annotated_at or "") < best:
-            continue
-        if n_best == 1:
+        is_older = (item.annotated_at or "") < best
+        if n_best == 1 and not is_older:
             yield item
             continue
+        reason = f"labeled {n_best} times at the same or an unknown time: which labels hold cannot be told"
         yield RejectedItem(
             kind="image",
             item_id=item.task_id or item.file_name,
-            reason=f"labeled {n_best} times at the same or an unknown time: which labels hold cannot be told",
+            reason=IS_OLDER if is_older else reason,
             file_name=item.file_name,
         )
 

@@ -93,11 +93,13 @@ def box_fault(x1: float, y1: float, x2: float, y2: float, *, width: float, heigh
         height: Of the frame, px.
 
     Returns:
-        A reason for a box without area or one that lies outside the frame. One that crosses the border is
-        sound: it stays as it was drawn.
+        A reason for a box without area, or one that lies outside the frame or reaches further beyond it
+        than it is wide or high. One that crosses the border is sound: it stays as it was drawn.
     """
     if x2 <= x1 or y2 <= y1:
         return f"expected a box of positive size, got width {x2 - x1:g} and height {y2 - y1:g} px"
     if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
         return f"box {x1:g}, {y1:g}, {x2:g}, {y2:g} lies outside the image of {width:g} x {height:g} px"
+    if x1 < -width or y1 < -height or x2 > 2 * width or y2 > 2 * height:
+        return f"box {x1:g}, {y1:g}, {x2:g}, {y2:g} reaches far beyond the image of {width:g} x {height:g} px"
     return None

@@ -19,6 +19,7 @@ from conf.errors import QuarryError
 from tests.udfs.formats.sent_tasks import CLASSES, HOSTILE, example, manifest, questions, tasks
 from udfs.formats.cvat import write_cvat
 from udfs.formats.cvat_returns import read_cvat
+from udfs.formats.newest_returns import IS_OLDER
 from udfs.formats.registry import FORMATS
 from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedBox, ReturnedImage
 from udfs.formats.task import LabelingTask, Manifest, TaskKind, clipped_box
@@ -312,7 +313,9 @@ def test_of_an_image_in_two_tasks_of_a_project_the_last_updated_counts() -> None
         images = _image(_box(), more='task_id="0"') + _image(more='task_id="1"') + _image(name="b")
         return _file(images, meta)
 
-    newest, other = _images(project(("2026-01-02 00:00:00+00:00", "2026-01-02 00:30:00+01:00")))
+    newest, older, other = _read(project(("2026-01-02 00:00:00+00:00", "2026-01-02 00:30:00+01:00")))
+    assert isinstance(older, RejectedItem) and older.reason == IS_OLDER
+    assert isinstance(newest, ReturnedImage) and isinstance(other, ReturnedImage)
     assert (newest.annotator, len(newest.boxes)) == ("p0", 1)
     assert (other.file_name, other.annotator, other.annotated_at) == ("b", None, None)
     first, second, _ = _read(project(("2026-01-02 00:00:00+00:00", "2026-01-02 01:00:00+01:00")))

@@ -17,6 +17,7 @@ from conf.errors import QuarryError
 from tests.udfs.formats.sent_tasks import CLASSES, HOSTILE, example, manifest, questions, tasks
 from udfs.formats.ground_truth import whole_px, write_ground_truth
 from udfs.formats.ground_truth_returns import read_ground_truth
+from udfs.formats.newest_returns import IS_OLDER
 from udfs.formats.registry import FORMATS
 from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedBox, ReturnedImage
 from udfs.formats.task import LabelingTask, Manifest, TaskKind, clipped_box
@@ -277,7 +278,9 @@ def test_a_task_labeled_twice_counts_by_its_newest_time() -> None:
     older = deepcopy(line)
     older["adjusted-metadata"]["creation-date"] = "2026-11-22T09:00:00"
     older["adjusted"]["annotations"].clear()
-    assert [len(image.boxes) for image in _images([older, line, older])] == [1]
+    items = _read([older, line, older])
+    assert [len(item.boxes) for item in items if isinstance(item, ReturnedImage)] == [1]
+    assert [item.reason for item in items if isinstance(item, RejectedItem)] == [IS_OLDER] * 2
     first, second = _read([line, line])
     assert isinstance(first, RejectedItem) and isinstance(second, RejectedItem)
 

@@ -12,6 +12,7 @@ import pytest
 
 from udfs.formats.label_studio import write_label_studio
 from udfs.formats.label_studio_returns import read_label_studio
+from udfs.formats.newest_returns import IS_OLDER
 from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedImage
 from udfs.formats.task import LabelingTask, Manifest, TaskBox, TaskKind
 
@@ -202,8 +203,10 @@ def test_of_several_annotations_the_newest_counts() -> None:
         _annotation(updated_at="2026-01-01T12:29:59Z"),
         _annotation(updated_at="2027-01-01T12:29:59Z", was_cancelled=True),
     ]
-    image = _image(document)
+    image, older = _read(document)
+    assert isinstance(image, ReturnedImage)
     assert (len(image.boxes), image.annotator, image.annotated_at) == (1, "b@c.org", LATER_UTC)
+    assert isinstance(older, RejectedItem) and older.reason == IS_OLDER
 
 
 def test_of_a_task_imported_twice_the_newest_counts() -> None:
@@ -212,7 +215,9 @@ def test_of_a_task_imported_twice_the_newest_counts() -> None:
     (unlabeled,) = _exported(_sent([_task()]))
     unlabeled["annotations"] = []
     for document in ([first, again, unlabeled], [unlabeled, again, first]):
-        assert _image(document).boxes == ()
+        older, image = sorted(_read(document), key=lambda item: isinstance(item, ReturnedImage))
+        assert isinstance(image, ReturnedImage) and image.boxes == ()
+        assert isinstance(older, RejectedItem) and older.reason == IS_OLDER
 
 
 @pytest.mark.parametrize("times", [{"updated_at": None, "created_at": "yesterday"}, {"updated_at": NOON}])

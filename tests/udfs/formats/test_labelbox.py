@@ -20,6 +20,7 @@ from udfs.formats.labelbox import (
 )
 from udfs.formats.labelbox_keys import global_key, ids_of_key
 from udfs.formats.labelbox_returns import read_labelbox
+from udfs.formats.newest_returns import IS_OLDER
 from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedImage
 from udfs.formats.task import QUESTIONS, LabelingTask, Manifest, TaskBox, TaskKind
 
@@ -295,9 +296,10 @@ def test_the_newest_of_several_labels_counts_and_a_tie_is_turned_down() -> None:
     older["label_details"]["updated_at"] = "2026-04-08T16:34:01.000Z"
     older["annotations"]["objects"] = []
     row["projects"]["p0"] = {"labels": [older]}
-    (image,) = _read([row])
+    left_out, image = sorted(_read([row]), key=lambda item: isinstance(item, ReturnedImage))
     assert isinstance(image, ReturnedImage)
     assert len(image.boxes) == 1
+    assert isinstance(left_out, RejectedItem) and left_out.reason == IS_OLDER
     older["label_details"] = label["label_details"]
     items = _read([row])
     assert len(items) == 2

@@ -10,6 +10,7 @@ import pytest
 from conf.errors import QuarryError
 from tests.udfs.formats.hard_tasks import expected_images, hard_manifest, hard_tasks
 from tests.udfs.formats.hostile_json import mutated
+from udfs.formats.newest_returns import IS_OLDER
 from udfs.formats.returned import NotThisFormat, RejectedItem, ReturnedImage
 from udfs.formats.scale import scale_project, write_scale
 from udfs.formats.scale_returns import read_scale
@@ -225,9 +226,10 @@ def test_the_later_of_two_tasks_of_an_image_counts() -> None:
         "completed_at": "2026-06-24T09:09:35+00:00",
         "response": {"annotations": []},
     }
-    (image,) = _read([second, first])
+    image, older = _read([second, first])
     assert isinstance(image, ReturnedImage)
     assert image.boxes == ()
+    assert isinstance(older, RejectedItem) and older.reason == IS_OLDER
 
 
 @pytest.mark.parametrize(
