@@ -30,17 +30,31 @@ def require_names(names: Iterable[str]) -> None:
             raise ValueError(f"{name!r}: expected up to 64 letters, digits and _, not starting with a digit")
 
 
-_PASSWORD = re.compile(r"://[^/?#@\s]*:[^/?#@\s]+@")
-_SECRET_KEY = re.compile(
-    r"(?i)[?&]([\w.%-]*(?:sig|signature|token|secret|password|passwd|credential|access-?key|api-?key))"
-    r"=(?!\$\{)[^&#]+"
+# A variable, ${NAME}, stands for a secret, and so may {key}, which is part of a template.
+_PASSWORD = re.compile(r"://[^/?#@\s]*:(?!\$\{)[^/?#@\s]+@")
+_SECRET_FIELD = re.compile(
+    r"(?i)[?&]([\w.%-]*(?:sig|signature|token|secret|password|passwd|pwd|auth|credential"
+    r"|(?:access|account|api|secret)[-_]?key))=(?!\$?\{)[^&#]+"
 )
 
 
 def secret_in(uri: str) -> str | None:
     """What in a URI is a secret written out: a password, a query field by name; None where nothing is."""
-    field = _SECRET_KEY.search(uri)
+    field = _SECRET_FIELD.search(uri)
     return "password" if _PASSWORD.search(uri) else f"query field {field.group(1)!r}" if field else None
+
+
+def require_no_secret(uri: str) -> None:
+    """Fails where a URI holds a secret.
+
+    Raises:
+        ValueError: Says what to do instead.
+    """
+    if secret := secret_in(uri):
+        raise ValueError(
+            f"a {secret} in a path would be kept in tables and reports: give it to Spark and to the storage "
+            "(settings spark.conf, environment variables) instead"
+        )
 
 
 def location(uri: str) -> str:
@@ -51,11 +65,7 @@ def location(uri: str) -> str:
     """
     if not uri.strip():
         raise ValueError("expected a path or URI, got an empty one")
-    if secret := secret_in(uri):
-        raise ValueError(
-            f"a {secret} in a path would be kept in tables and reports: give it to Spark and to the storage "
-            "(settings spark.conf, environment variables) instead"
-        )
+    require_no_secret(uri)
     return uri if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", uri) else os.path.abspath(Path(uri).expanduser())
 
 

@@ -20,7 +20,15 @@ from conf.export_settings import ExportSettings
 from conf.onnx_spec import OnnxSpec
 from conf.plugin import MODULE_FUNCTION
 from conf.query_spec import QuerySpec
-from conf.section import Location, Positive, Probability, Section, location, require_names
+from conf.section import (
+    Location,
+    Positive,
+    Probability,
+    Section,
+    location,
+    require_names,
+    require_no_secret,
+)
 
 Name = TypeVar("Name", bound=str)
 
@@ -56,6 +64,7 @@ BUILT_IN_QUERIES = tuple(
 
 
 def _weights_location(name_or_uri: str) -> str:
+    require_no_secret(name_or_uri)
     return location(name_or_uri) if Path(name_or_uri).is_file() else name_or_uri
 
 

@@ -110,14 +110,14 @@ def _report(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
 def _await_labels(run: Run, cycle_id: str, settings: Settings) -> dict[str, int]:
     awaits = awaited(run, cycle_id)
     rows = awaits.sent
+    if awaits.is_enough(settings.cycle.labels_wanted):
+        return {"sent": sum(row.n_sent for row in rows), "back": sum(row.n_back for row in rows)}
     if awaits.unrecorded:
         raise QuarryError(
             f"cycle {awaits.cycle_id!r} was exported by a Quarry that did not record tasks, so nobody can "
             f"tell what is back: run `{export_command(run.store.root, awaits)}` with the settings of that "
             "export (the same tasks get the same ids), then this again"
         )
-    if awaits.is_enough(settings.cycle.labels_wanted):
-        return {"sent": sum(row.n_sent for row in rows), "back": sum(row.n_back for row in rows)}
     lines = [f"  {row.strategy}: {row.n_back:,} of {row.n_sent:,} back" for row in rows]
     raise StillOut(
         f"labels are out since {min(row.sent_ts for row in rows):%Y-%m-%d}:\n" + "\n".join(lines) + "\n"

@@ -324,11 +324,13 @@ def _require_same_tasks_beside(
     if first is None:
         return
     formats = sorted({row.vendor for row in rows if row.strategy == first.strategy})
-    every = ",".join(sorted({*settings.formats, *formats}))
+    every = sorted({*settings.formats, *formats})
+    can_ask = all(settings.tasks in FORMATS[name].kinds for name in every)
+    for_all = f"for all of them (--formats {','.join(every)}), or " if can_ask else ""
     raise QuarryError(
         f"strategy {first.strategy!r} of cycle {cycle_id!r} was exported for {', '.join(formats)} too, with "
         f"other tasks than these (for one, {first.task_id}); every format of a cycle gets the same ones: "
-        f"export for all of them (--formats {every}), or in another cycle"
+        f"export {for_all}in another cycle"
     )
 
 
@@ -340,8 +342,8 @@ def _record_tasks(
     where = f"cycle_id = {sql_literal(cycle_id)}"
     if settings.strategies:
         where += f" AND strategy IN ({', '.join(map(sql_literal, manifests))})"
-    key = list(SENT_TASKS.key)
-    known = run.store.read(SENT_TASKS, pinned=True).where(where).select(*key, F.col("ts").alias("sent_ts"))
+    known = run.store.read(SENT_TASKS, pinned=True).where(F.col("cycle_id") == cycle_id)
+    known = known.groupBy("task_id").agg(F.min("ts").alias("sent_ts"))  # strategies share tasks
     rows = tasks.withColumns(
         {
             "cycle_id": F.lit(cycle_id),
@@ -349,7 +351,7 @@ def _record_tasks(
             "n_boxes": F.coalesce(F.size("boxes"), F.lit(0)),
         }
     )
-    rows = rows.join(known, key, "left")
+    rows = rows.join(known, "task_id", "left")
     rows = rows.withColumn("ts", F.coalesce("sent_ts", utc_timestamp(run.started_s)))
     run.store.replace(SENT_TASKS, rows, where)
 

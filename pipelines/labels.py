@@ -28,6 +28,7 @@ from udfs.labels import LABEL_SCHEMA, label_batches
 
 FILES_PER_TASK = 64
 REASONS_TOLD = 5
+UNKNOWN_CLASS = "(?s)^(?:.*: )?class (.*?) is unknown to the model"
 OF_NO_CLASS = "reason RLIKE '(^|: )class .* is (unknown to the model|not mentioned)'"
 MAX_PIXELS = 2**31 - 1
 NEW_CONTENT = differs("boxes", "split", "complete", "annotator", "annotated_ts")
@@ -78,9 +79,7 @@ def import_labels(
     judged = placed.transform(with_reasons).persist(StorageLevel.DISK_ONLY)
     rejects = judged.transform(rejected_items).persist(StorageLevel.DISK_ONLY)
     targets = sorted(label_map.targets.items(), key=str) if label_map else []
-    # Where a class was unknown, a model that knows others makes another import of the same files.
-    known = [] if rejects.where(OF_NO_CLASS).isEmpty() else [sorted(label_ids)]
-    import_id = import_id_of(frame, (form, split, cycle_id, targets, *known))
+    import_id = _import_id(run, frame, (form, split, cycle_id, targets), rejects)
     answers = judged.where("boxes IS NOT NULL").transform(_answers, run, form, split, cycle_id, import_id)
     answers = answers.persist(StorageLevel.DISK_ONLY)
     counts = _counts(run, answers, rejects)
@@ -99,6 +98,21 @@ def import_labels(
     for kept in (answers, rejects, judged, parsed, files):
         kept.unpersist()
     return counts
+
+
+def _import_id(run: Run, files: DataFrame, read_as: tuple[object, ...], rejects: DataFrame) -> str:
+    """Of the files and how they are read; those of which a model did not know all classes are another import.
+
+    So a model that knows them takes what one before it could not, and one that knows less undoes nothing.
+    """
+    import_id = import_id_of(files, read_as)
+    unknown = rejects.select(F.regexp_extract("reason", UNKNOWN_CLASS, 1).alias("name")).where("name <> ''")
+    row = unknown.distinct().agg(F.bit_xor(F.xxhash64("name")).alias("names")).first()
+    assert row is not None
+    is_known = F.col("import_id") == import_id
+    if row.names is None or not run.store.read(LABEL_IMPORTS).where(is_known).isEmpty():
+        return import_id
+    return import_id_of(files, (*read_as, row.names))
 
 
 def _placed(parsed: DataFrame, images: DataFrame) -> DataFrame:

@@ -13,6 +13,7 @@ from pipelines.tables import in_schema, sql_literal
 from schemas.tables import CYCLES, GROUND_TRUTH_HISTORY, MANIFESTS, SENT_TASKS
 from schemas.views import TASKS_VIEW
 from udfs.formats.registry import FORMATS
+from udfs.formats.task import QUESTION_KINDS
 
 COSTS = ("cost_s", "cost_money")
 SHARE_TOLERANCE = 1e-9  # 0.55 of 100 tasks is 55.00000000000001 in floating point
@@ -76,6 +77,8 @@ class Awaited(NamedTuple):
 
     def is_enough(self, share: float) -> bool:
         """Whether this share of the tasks is back, from 0 to 1."""
+        if share == 0.0:
+            return True
         n_sent, n_back = (sum(row[name] for row in self.sent) for name in ("n_sent", "n_back"))
         return not self.unrecorded and n_back >= (share - SHARE_TOLERANCE) * n_sent
 
@@ -94,6 +97,8 @@ def export_command(root: str, awaits: Awaited) -> str:
     """The command that records the tasks of a cycle that was exported before tasks were recorded."""
     formats = sorted({vendor for row in awaits.unrecorded for vendor in row.vendors})
     flags = ["--root", root, "--cycle", awaits.cycle_id, "--formats", ",".join(formats)]
+    kinds = {row.kind for row in awaits.unrecorded}.intersection(QUESTION_KINDS)
+    flags += [part for kind in sorted(kinds) for part in ("--tasks", kind)]
     return shlex.join(["quarry", "export_manifest", *flags])
 
 

@@ -48,7 +48,10 @@ def test_every_shipped_profile_loads_and_says_what_it_sets(name: str) -> None:
         "export.uri_template=https://x/{key}?sv=2&sig=hush-hush",
         "export.uri_prefix=https://ann:hush-hush@x/y",
         'export.uri_prefixes={"s3://b/": "https://x/y?X-Amz-Signature=hush-hush"}',
+        "export.uri_template=https://x/{key}?api_key=hush-hush",
+        "export.uri_template=https://x/{key}?auth=hush-hush&v=1",
         "lake.uri=s3://KEY:hush-hush@bucket/lake",
+        "detector.weights=s3://KEY:hush-hush@bucket/x.pt",
     ],
 )
 def test_a_secret_written_out_is_refused_and_not_repeated(override: str) -> None:
@@ -60,6 +63,8 @@ def test_a_secret_written_out_is_refused_and_not_repeated(override: str) -> None
     "override",
     [
         "export.uri_template=https://x/{key}?sv=2&sig=${SIGNATURE}",
+        "export.uri_template=https://${U}:${P}@x/{path}",
+        "export.uri_template=https://x/get?access_key={key}",
         "export.uri_template=/data/local-files/?d={path}&token_free=1",
         "lake.uri=abfss://lake@account.dfs.core.windows.net/day=1",
         "lake.uri=hdfs://ann@host:8020/lake",

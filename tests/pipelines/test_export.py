@@ -398,12 +398,17 @@ def test_tasks_change_for_all_formats_of_a_cycle_at_once_or_for_none(run: Run, t
     _export(run, tmp_path / "out", formats=("label_studio", "coco"), strategies=("hard:a",))
     before, sent = _bytes(tmp_path / "out"), rows(run.store.root, "sent_tasks", volatile=True)
     asked = {"tasks": "verify_box", "pre_annotate_above": 0.5}
-    with pytest.raises(QuarryError, match=r"'hard:a' .* for coco too, .*--formats coco,label_studio"):
+    with pytest.raises(QuarryError, match=r"'hard:a' .* for coco too, .* export in another cycle"):
         _export(run, tmp_path / "out", formats=("label_studio",), **asked)
     assert _bytes(tmp_path / "out") == before
     assert rows(run.store.root, "sent_tasks", volatile=True) == sent
     _export(run, tmp_path / "out", formats=("label_studio", "cvat"), strategies=("hard:a",))
     assert _export(run, tmp_path / "out", formats=("coco",))["tasks"] == N_IMAGES + 2, "no others of hard:a"
+    DeltaTable(f"{run.store.root}/{ACQUISITION.name}").delete("strategy = 'hard:a' AND rank = 7")
+    with pytest.raises(
+        QuarryError, match=r"one, c1/id-6.* \(--formats coco,cvat,label_studio\), or in another"
+    ):
+        _export(run, tmp_path / "out", formats=("coco",))
 
 
 def test_the_tasks_of_an_export_take_the_place_of_the_last_ones_in_one_commit(

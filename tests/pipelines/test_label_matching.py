@@ -16,6 +16,7 @@ SIGNED = (
     "/data/local-files/?d=hush-hush",
     "what?.jpg",
     "s3://b/ä#1.jpg",
+    "abfss://lake@account.dfs.core.windows.net/a.jpg",
     "day=1/a&b=c.jpg",
 )
 

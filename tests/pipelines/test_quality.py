@@ -192,15 +192,19 @@ def test_a_failing_gate_stops_the_cycle_before_the_next_stage(mine: Gate) -> Non
 
 def test_labels_that_came_back_are_judged_before_they_are_trained_on(mine: Gate) -> None:
     root = mine.run.store.root
-    _table(mine, "cycles").update({"state": "'reported'"})
+    goes_on = mine.settings.cycle.model_copy(update={"labels_wanted": 0.0})
+    settings = mine.settings.model_copy(update={"cycle": goes_on})
     truth = _table(mine, "ground_truth").to_pyarrow_table()
     stray = truth.slice(0, 1).to_pylist()[0] | {"image_id": "gone.jpg"}
     write_deltalake(
         f"{root}/ground_truth", type(truth).from_pylist([stray], schema=truth.schema), mode="append"
     )
-    with pytest.raises(QuarryError, match=r"image_id=gone\.jpg"):
-        run_cycle(mine.run, CYCLE, mine.settings)
+    with pytest.raises(QuarryError, match=r"stage import_labels .*\n.*image_id=gone\.jpg"):
+        run_cycle(mine.run, CYCLE, settings)
     assert [row["state"] for row in rows(root, "cycles")] == ["reported"]
+    _table(mine, "ground_truth").delete("image_id = 'gone.jpg'")
+    run_cycle(mine.run, CYCLE, settings)
+    assert [row["state"] for row in rows(root, "cycles")] == ["closed"]
 
 
 def _cycle(name: str, model_id: str, started: Any, state: str = "closed") -> dict[str, Any]:

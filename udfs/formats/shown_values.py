@@ -10,7 +10,8 @@ from typing import Any
 
 # Python's and Java's regular expressions read both alike; names in object stores may hold ? and #.
 QUERY = r"(?si)(https?://[^?#]*)[?#].*|[?#][^\s?&#=/]+=.*"
-PASSWORD = r"(://)[^/?#@\s]*@"
+# Azure's container stands where others have a user.
+PASSWORD = r"(?<!abfs)(?<!abfss)(?<!wasb)(?<!wasbs)(://)[^/?#@\s]*@"
 MOST_PARTS = 8
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
