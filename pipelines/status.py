@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pyspark.sql import Row
 from pyspark.sql import functions as F
 
-from conf.code_settings import CodeSetting, code_settings
+from conf.code_settings import code_settings
 from conf.errors import QuarryError
+from conf.settings import Settings
 from pipelines.cycle import recorded_settings
 from pipelines.cycle_stages import CLOSED, STAGES, STATES
 from pipelines.outstanding import Awaited, awaited, export_command, import_command, sent_and_back
@@ -64,34 +65,25 @@ def _next_step(run: Run, cycle_id: str, row: Row | None, sent: list[Row]) -> str
     """A command that works as it stands but for the FILE of labels, or why there is none."""
     if row is not None and row.state == CLOSED:
         return "none, it is closed"
+    settings = None if row is None else _settings(row)
     stage = None if row is None else STAGES[STATES.index(row.state)].name
     if stage in ("labels", None):
         awaits = Awaited(cycle_id, sent) if sent else awaited(run, cycle_id)
         if awaits.unrecorded:
             return f"{export_command(run.store.root, awaits)}  # its tasks are not recorded"
-        if not awaits.is_enough(_labels_wanted(row)):
+        if not awaits.is_enough(1.0 if settings is None else settings.cycle.labels_wanted):
             return import_command(run.store.root, awaits)
     if row is None:
         return "none, its labels are back"
-    again = _code_settings(row)
+    again = () if settings is None else code_settings(settings)
     flags = [flag for setting in again for flag in setting.flags]
     command = shlex.join(["quarry", "run_cycle", "--root", run.store.root, "--cycle", cycle_id, *flags])
     return f"{command}  # " + ", ".join([f"stage {stage}", *(f"{one.key} {one.effect}" for one in again)])
 
 
-def _labels_wanted(row: Row | None) -> float:
-    """The share of tasks that must be back; of a cycle made job by job, all."""
-    if row is None:
-        return 1.0
+def _settings(row: Row) -> Settings | None:
+    """What the cycle was started with; none where another Quarry ran it: `run_cycle` says more."""
     try:
-        return recorded_settings(row).cycle.labels_wanted
-    except QuarryError:  # `run_cycle` says more
-        return 1.0
-
-
-def _code_settings(row: Row) -> tuple[CodeSetting, ...]:
-    """What a person who goes on with a cycle must give again."""
-    try:
-        return code_settings(recorded_settings(row))
-    except QuarryError:  # `run_cycle` says more
-        return ()
+        return recorded_settings(row)
+    except QuarryError:
+        return None

@@ -71,7 +71,9 @@ def test_a_secret_written_out_is_refused_and_not_repeated(override: str) -> None
     ],
 )
 def test_names_of_secrets_and_users_are_none(override: str) -> None:
-    load_settings(None, [override])
+    key, _, value = override.partition("=")
+    section, _, name = key.partition(".")
+    assert getattr(getattr(load_settings(None, [override]), section), name) == value
 
 
 def test_without_a_name_the_default_profile_is_loaded() -> None:
